@@ -1,0 +1,14 @@
+// The rules of compositing that every kernel and the binning share.
+#pragma once
+
+namespace anchorfield {
+
+constexpr int kTile = 16;                     // pixels along a tile's side
+constexpr int kBlock = 4;                     // pixels along a block's side: 16 pixels are culled and computed together
+constexpr int kBlocks = 16;                   // blocks in a tile
+constexpr double kAlphaMax = 0.99;            // no Gaussian hides what is behind it completely
+constexpr double kAlphaMin = 1.0 / 255.0;     // less cannot be seen in 8 bits
+constexpr double kTransmittanceMin = 1e-4;    // behind this nothing is added; (1 - kAlphaMax)^2
+constexpr double kLog2E = 1.4426950408889634; // exp(x) = exp2(x log2 e)
+
+} // namespace anchorfield

@@ -1,0 +1,29 @@
+// Scalar counterparts of the SIMD operations, so that one template of a formula serves float, double, SIMD packs and
+// CUDA threads.
+#pragma once
+
+#include <cmath>
+
+#ifdef __CUDACC__
+#define AF_HD __host__ __device__ __forceinline__
+#else
+#define AF_HD inline __attribute__((always_inline))
+#endif
+
+namespace anchorfield {
+
+
+AF_HD float fma(float a, float b, float c) { return a * b + c; }
+AF_HD double fma(double a, double b, double c) { return a * b + c; }
+AF_HD float min(float a, float b) { return a < b ? a : b; }
+AF_HD double min(double a, double b) { return a < b ? a : b; }
+AF_HD float max(float a, float b) { return a > b ? a : b; }
+AF_HD double max(double a, double b) { return a > b ? a : b; }
+AF_HD float select(bool m, float a, float b) { return m ? a : b; }
+AF_HD double select(bool m, double a, double b) { return m ? a : b; }
+AF_HD float sqrt(float a) { return ::sqrtf(a); }
+AF_HD double sqrt(double a) { return ::sqrt(a); }
+AF_HD float log(float a) { return ::logf(a); }
+AF_HD double log(double a) { return ::log(a); }
+
+} // namespace anchorfield

@@ -1,0 +1,37 @@
+// Compiled once per instruction set, each time into the namespace AF_ISA.
+#include "cpu/kernels.h"
+
+#include "common/compositing.h"
+#include "common/spherical_harmonics.h"
+#include "common/ssim.h"
+#include "cpu/parallel.h"
+#include "cpu/simd.h"
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "cpu/projection.inc"
+#include "cpu/spherical_harmonics.inc"
+#include "cpu/binning.inc"
+#include "cpu/compositing.inc"
+#include "cpu/ssim.inc"
+#include "cpu/adam.inc"
+
+namespace anchorfield::AF_ISA {
+
+template <class S> constexpr Kernels<S> table() {
+    return {&project_all<S>,        &project_all_backward<S>, &spherical_harmonics<S>, &spherical_harmonics_backward<S>,
+            &bin_tiles<S>,          &composite<S>,            &composite_backward<S>,  &contributions<S>,
+            &ssim<S>,               &adam<S>,                 &perturb_means<S>};
+}
+
+extern const Kernels<float> float_kernels;
+constexpr Kernels<float> float_kernels = table<float>();
+#ifdef AF_BASELINE
+extern const Kernels<double> double_kernels;
+constexpr Kernels<double> double_kernels = table<double>();
+#endif
+
+} // namespace anchorfield::AF_ISA

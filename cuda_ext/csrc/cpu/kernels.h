@@ -1,0 +1,92 @@
+// What each instruction set offers: one table of functions per number type. Arrays are dense and row-major.
+#pragma once
+
+#include "common/projection.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace anchorfield {
+
+template <class S> struct GaussianArrays {
+    int64_t count;
+    const S *means, *quats, *scales, *opacities; // [N,3] [N,4] [N,3] [N]
+};
+
+template <class S> struct ProjectedArrays {
+    S *means2d, *conics, *depths, *opacities, *extents; // [N,2] [N,3] [N] [N] [N,2]
+};
+
+template <class S> struct ProjectionGradientArrays {
+    S *means, *quats, *scales, *opacities; // [N,3] [N,4] [N,3] [N]
+    S* world_to_camera;                    // [4,4], or null
+};
+
+template <class S> struct ShArrays {
+    int64_t count;
+    int basis;  // coefficients per channel that are stored
+    int degree; // that is used
+    const S *sh, *means, *centre; // [N,K,3] [N,3] [3]
+    const bool* visible;          // [N]
+};
+
+// (tile, Gaussian) pairs. Lists are by tile and front to back inside a tile; `slots` numbers the pairs Gaussian by
+// Gaussian, so that everything a Gaussian has in different tiles lies side by side.
+struct Bins {
+    std::vector<int32_t> gaussians;     // [P] index of the Gaussian
+    std::vector<uint16_t> blocks;       // [P] bit 4 * row + column: the Gaussian may reach that 4x4 block of the tile
+    std::vector<int32_t> slots;         // [P]
+    std::vector<int32_t> tile_offsets;  // [tiles + 1] into the pairs
+    std::vector<int32_t> order;         // [V] visible Gaussians front to back
+    std::vector<int32_t> order_offsets; // [V + 1] into the slots
+};
+
+struct BinArrays {
+    const int32_t* gaussians;
+    const uint16_t* blocks;
+    const int32_t *slots, *tile_offsets, *order, *order_offsets;
+    int64_t pairs, visible;
+};
+
+template <class S> struct CompositeArrays {
+    int64_t count;
+    int width, height, channels;
+    const S *means2d, *conics, *opacities, *features; // [N,2] [N,3] [N] [N,C]
+    const S* background;                              // [C]
+    BinArrays bins;
+};
+
+template <class S> struct CompositeGradientArrays {
+    const S *image, *alpha;               // forward's results [H,W,C] [H,W]
+    const S *v_image, *v_alpha;           // their gradients
+    S *means2d, *conics, *opacities, *features; // out
+    S* absolute;                          // [N,2] sum over pixels of |gradient to means2d|, or null
+};
+
+template <class S> struct AdamSettings {
+    S step_scale;      // 1 / (1 - beta1^t)
+    S second_scale;    // 1 / (1 - beta2^t)
+    S beta1, beta2, epsilon;
+};
+
+template <class S> struct Kernels {
+    void (*project)(const GaussianArrays<S>&, const ProjectionSettings<S>&, const ProjectedArrays<S>&);
+    void (*project_backward)(const GaussianArrays<S>&, const ProjectionSettings<S>&, const ProjectedArrays<S>& v,
+                             const S* extents, const ProjectionGradientArrays<S>&);
+    void (*spherical_harmonics)(const ShArrays<S>&, S* colours);
+    void (*spherical_harmonics_backward)(const ShArrays<S>&, const S* colours, const S* v_colours, S* v_sh, S* v_means,
+                                         S* v_centre);
+    Bins (*bin_tiles)(const ProjectedArrays<S>&, int64_t count, int width, int height);
+    void (*composite)(const CompositeArrays<S>&, S* image, S* alpha);
+    void (*composite_backward)(const CompositeArrays<S>&, const CompositeGradientArrays<S>&);
+    void (*contributions)(const CompositeArrays<S>&, S* weights);
+    void (*ssim)(const S* image, const S* target, int width, int height, int channels, S* mean, S* v_image);
+    void (*adam)(S* parameter, const S* gradient, S* moment1, S* moment2, const S* rates, const bool* rows,
+                 int64_t count, int64_t columns, const AdamSettings<S>&);
+    void (*perturb_means)(S* means, const S* quats, const S* log_scales, const S* logit_opacities, const S* noise,
+                          int64_t count, S strength);
+};
+
+template <class S> const Kernels<S>& kernels(); // of the instruction set in use
+
+} // namespace anchorfield

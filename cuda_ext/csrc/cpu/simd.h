@@ -1,0 +1,220 @@
+// Packs of numbers, one interface over AVX-512, AVX2 and plain vectors.
+//
+// `Pack<S>` holds `Pack<S>::width` numbers, `Mask<S>` as many truth values. float has hand-picked instructions on
+// x86-64-v3 and -v4; everything else (float elsewhere, double everywhere) is the compiler's generic vectors.
+#pragma once
+
+#include "common/math.h"
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#if defined(AF_X86_v3) || defined(AF_X86_v4)
+#include <immintrin.h>
+#endif
+
+namespace anchorfield::AF_ISA {
+
+// ---------------------------------------------------------------------------------------------- generic vectors
+template <class S> struct Generic;
+template <> struct Generic<float> {
+    static constexpr int width = 4;
+    typedef float Value __attribute__((vector_size(16)));
+    typedef int32_t Bits __attribute__((vector_size(16)));
+};
+template <> struct Generic<double> {
+    static constexpr int width = 4;
+    typedef double Value __attribute__((vector_size(32)));
+    typedef int64_t Bits __attribute__((vector_size(32)));
+};
+
+template <class S> struct Mask {
+    typename Generic<S>::Bits v;
+};
+template <class S> struct Pack {
+    static constexpr int width = Generic<S>::width;
+    typename Generic<S>::Value v;
+    Pack() = default;
+    AF_HD Pack(S s) { v = s - typename Generic<S>::Value{}; }
+    AF_HD explicit Pack(typename Generic<S>::Value value) : v(value) {}
+    static AF_HD Pack load(const S* p) {
+        Pack r;
+        std::memcpy(&r.v, p, sizeof(r.v));
+        return r;
+    }
+    AF_HD void store(S* p) const { std::memcpy(p, &v, sizeof(v)); }
+};
+
+#define AF_GENERIC(name, expression)                                                                                   \
+    template <class S> AF_HD Pack<S> name(Pack<S> a, Pack<S> b) { return Pack<S>(expression); }
+AF_GENERIC(operator+, a.v + b.v)
+AF_GENERIC(operator-, a.v - b.v)
+AF_GENERIC(operator*, a.v * b.v)
+AF_GENERIC(operator/, a.v / b.v)
+AF_GENERIC(min, a.v < b.v ? a.v : b.v)
+AF_GENERIC(max, a.v > b.v ? a.v : b.v)
+#undef AF_GENERIC
+template <class S> AF_HD Mask<S> operator<(Pack<S> a, Pack<S> b) { return {a.v < b.v}; }
+template <class S> AF_HD Mask<S> operator<=(Pack<S> a, Pack<S> b) { return {a.v <= b.v}; }
+template <class S> AF_HD Mask<S> operator&(Mask<S> a, Mask<S> b) { return {a.v & b.v}; }
+template <class S> AF_HD Pack<S> select(Mask<S> m, Pack<S> a, Pack<S> b) { return Pack<S>(m.v ? a.v : b.v); }
+template <class S> AF_HD Pack<S> fma(Pack<S> a, Pack<S> b, Pack<S> c) { return Pack<S>(a.v * b.v + c.v); }
+template <class S> AF_HD Pack<S> reciprocal(Pack<S> a) { return Pack<S>(S(1)) / a; }
+template <class S> AF_HD uint32_t bits(Mask<S> m) {
+    uint32_t r = 0;
+    for (int i = 0; i < Pack<S>::width; ++i) r |= uint32_t(m.v[i] & 1) << i;
+    return r;
+}
+template <class S> AF_HD S sum(Pack<S> a) {
+    S r = 0;
+    for (int i = 0; i < Pack<S>::width; ++i) r += a.v[i];
+    return r;
+}
+template <class S> AF_HD Pack<S> exp2(Pack<S> a) {
+    for (int i = 0; i < Pack<S>::width; ++i) a.v[i] = std::exp2(a.v[i]);
+    return a;
+}
+
+#if defined(AF_X86_v3)
+// ---------------------------------------------------------------------------------------------- AVX2 + FMA
+template <> struct Mask<float> {
+    __m256 v;
+};
+template <> struct Pack<float> {
+    static constexpr int width = 8;
+    __m256 v;
+    Pack() = default;
+    AF_HD Pack(float s) : v(_mm256_set1_ps(s)) {}
+    AF_HD explicit Pack(__m256 value) : v(value) {}
+    static AF_HD Pack load(const float* p) { return Pack(_mm256_loadu_ps(p)); }
+    AF_HD void store(float* p) const { _mm256_storeu_ps(p, v); }
+};
+using F = Pack<float>;
+AF_HD F operator+(F a, F b) { return F(_mm256_add_ps(a.v, b.v)); }
+AF_HD F operator-(F a, F b) { return F(_mm256_sub_ps(a.v, b.v)); }
+AF_HD F operator*(F a, F b) { return F(_mm256_mul_ps(a.v, b.v)); }
+AF_HD F operator/(F a, F b) { return F(_mm256_div_ps(a.v, b.v)); }
+AF_HD F min(F a, F b) { return F(_mm256_min_ps(a.v, b.v)); }
+AF_HD F max(F a, F b) { return F(_mm256_max_ps(a.v, b.v)); }
+AF_HD Mask<float> operator<(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
+AF_HD Mask<float> operator<=(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
+AF_HD Mask<float> operator&(Mask<float> a, Mask<float> b) { return {_mm256_and_ps(a.v, b.v)}; }
+AF_HD F select(Mask<float> m, F a, F b) { return F(_mm256_blendv_ps(b.v, a.v, m.v)); }
+AF_HD F keep(Mask<float> m, F a) { return F(_mm256_and_ps(m.v, a.v)); }
+AF_HD F fma(F a, F b, F c) { return F(_mm256_fmadd_ps(a.v, b.v, c.v)); }
+AF_HD F fnma(F a, F b, F c) { return F(_mm256_fnmadd_ps(a.v, b.v, c.v)); }
+AF_HD F sqrt(F a) { return F(_mm256_sqrt_ps(a.v)); }
+AF_HD F abs(F a) { return F(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)); }
+// 12 bits from the estimate, doubled by one Newton step.
+AF_HD F reciprocal(F a) {
+    F r(_mm256_rcp_ps(a.v));
+    return r * fnma(a, r, F(2.0f));
+}
+AF_HD uint32_t bits(Mask<float> m) { return uint32_t(_mm256_movemask_ps(m.v)); }
+AF_HD float sum(F a) {
+    __m128 h = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+    h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)));
+}
+AF_HD F round_down_split(F a, __m256i& n) {
+    n = _mm256_cvtps_epi32(a.v);
+    return F(_mm256_sub_ps(a.v, _mm256_cvtepi32_ps(n)));
+}
+AF_HD F scale_by_power(F a, __m256i n) {
+    return F(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), _mm256_slli_epi32(n, 23))));
+}
+using Exponent = __m256i;
+#elif defined(AF_X86_v4)
+// ---------------------------------------------------------------------------------------------- AVX-512
+template <> struct Mask<float> {
+    __mmask16 v;
+};
+template <> struct Pack<float> {
+    static constexpr int width = 16;
+    __m512 v;
+    Pack() = default;
+    AF_HD Pack(float s) : v(_mm512_set1_ps(s)) {}
+    AF_HD explicit Pack(__m512 value) : v(value) {}
+    static AF_HD Pack load(const float* p) { return Pack(_mm512_loadu_ps(p)); }
+    AF_HD void store(float* p) const { _mm512_storeu_ps(p, v); }
+};
+using F = Pack<float>;
+AF_HD F operator+(F a, F b) { return F(_mm512_add_ps(a.v, b.v)); }
+AF_HD F operator-(F a, F b) { return F(_mm512_sub_ps(a.v, b.v)); }
+AF_HD F operator*(F a, F b) { return F(_mm512_mul_ps(a.v, b.v)); }
+AF_HD F operator/(F a, F b) { return F(_mm512_div_ps(a.v, b.v)); }
+AF_HD F min(F a, F b) { return F(_mm512_min_ps(a.v, b.v)); }
+AF_HD F max(F a, F b) { return F(_mm512_max_ps(a.v, b.v)); }
+AF_HD Mask<float> operator<(F a, F b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+AF_HD Mask<float> operator<=(F a, F b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
+AF_HD Mask<float> operator&(Mask<float> a, Mask<float> b) { return {__mmask16(a.v & b.v)}; }
+AF_HD F select(Mask<float> m, F a, F b) { return F(_mm512_mask_blend_ps(m.v, b.v, a.v)); }
+AF_HD F keep(Mask<float> m, F a) { return F(_mm512_maskz_mov_ps(m.v, a.v)); }
+AF_HD F fma(F a, F b, F c) { return F(_mm512_fmadd_ps(a.v, b.v, c.v)); }
+AF_HD F fnma(F a, F b, F c) { return F(_mm512_fnmadd_ps(a.v, b.v, c.v)); }
+AF_HD F sqrt(F a) { return F(_mm512_sqrt_ps(a.v)); }
+AF_HD F abs(F a) { return F(_mm512_abs_ps(a.v)); }
+// 14 bits from the estimate, doubled by one Newton step.
+AF_HD F reciprocal(F a) {
+    F r(_mm512_rcp14_ps(a.v));
+    return r * fnma(a, r, F(2.0f));
+}
+AF_HD uint32_t bits(Mask<float> m) { return m.v; }
+AF_HD float sum(F a) { return _mm512_reduce_add_ps(a.v); }
+AF_HD F round_down_split(F a, __m512& n) {
+    n = _mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return F(_mm512_sub_ps(a.v, n));
+}
+AF_HD F scale_by_power(F a, __m512 n) { return F(_mm512_scalef_ps(a.v, n)); }
+using Exponent = __m512;
+#endif
+
+#if defined(AF_X86_v3) || defined(AF_X86_v4)
+// 2^a for a in [-126, 127]: split off the nearest integer n, then a polynomial for 2^f on [-1/2, 1/2] (a minimax
+// fit of degree 5; relative error below 2.1e-7 including rounding), then add n to the exponent.
+AF_HD F exp2(F a) {
+    Exponent n;
+    F f = round_down_split(max(a, F(-126.0f)), n);
+    F p = F(1.3276469e-3f);
+    p = fma(p, f, F(9.6755410e-3f));
+    p = fma(p, f, F(5.5507135e-2f));
+    p = fma(p, f, F(2.4022120e-1f));
+    p = fma(p, f, F(6.9314694e-1f));
+    p = fma(p, f, F(1.0000001f));
+    return scale_by_power(p, n);
+}
+#endif
+
+// ---------------------------------------------------------------------------------------------- on every set
+template <class S> AF_HD Pack<S> keep(Mask<S> m, Pack<S> a) { return select(m, a, Pack<S>(S(0))); }
+template <class S> AF_HD Pack<S> fnma(Pack<S> a, Pack<S> b, Pack<S> c) { return c - a * b; }
+template <class S> AF_HD Pack<S> abs(Pack<S> a) { return max(a, Pack<S>(S(0)) - a); }
+template <class S> AF_HD Pack<S> operator-(Pack<S> a) { return Pack<S>(S(0)) - a; }
+template <class S> AF_HD Mask<S> operator>(Pack<S> a, Pack<S> b) { return b < a; }
+template <class S> AF_HD Mask<S> operator>=(Pack<S> a, Pack<S> b) { return b <= a; }
+template <class S> AF_HD Pack<S> sqrt(Pack<S> a) {
+    S lane[Pack<S>::width];
+    a.store(lane);
+    for (S& x : lane) x = std::sqrt(x);
+    return Pack<S>::load(lane);
+}
+template <class S> AF_HD Pack<S> log(Pack<S> a) {
+    S lane[Pack<S>::width];
+    a.store(lane);
+    for (S& x : lane) x = std::log(x);
+    return Pack<S>::load(lane);
+}
+
+// The `count` first lanes from every `stride`-th number; the others are zero.
+template <class S> AF_HD Pack<S> load_strided(const S* p, int64_t stride, int count) {
+    S lane[Pack<S>::width] = {};
+    for (int i = 0; i < count; ++i) lane[i] = p[i * stride];
+    return Pack<S>::load(lane);
+}
+template <class S> AF_HD void store_strided(Pack<S> a, S* p, int64_t stride, int count) {
+    S lane[Pack<S>::width];
+    a.store(lane);
+    for (int i = 0; i < count; ++i) p[i * stride] = lane[i];
+}
+
+} // namespace anchorfield::AF_ISA

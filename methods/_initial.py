@@ -1,0 +1,85 @@
+"""Where Gaussians start: the capture's points, or random points inside what the cameras see."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anchorfield.scenes.scene import Points, Scene
+
+MIN_POINTS = 500  # fewer say too little of the scene
+
+
+def initial_points(scene: Scene, count: int, random: torch.Generator) -> Points:
+    """At most `count` points: those of the capture, thinned at random, or random ones where there are too few."""
+    points = scene.points
+    if points is None or len(points.xyz) < MIN_POINTS:
+        return random_points(scene, count, random)
+    if len(points.xyz) <= count:
+        return points
+    chosen = torch.randperm(len(points.xyz), generator=random)[:count].numpy()
+    return Points(points.xyz[chosen], points.rgb[chosen])
+
+
+def random_points(scene: Scene, count: int, random: torch.Generator) -> Points:
+    """Up to `count` points on random pixels' rays of training views, where enough other views see them.
+
+    Depths are uniform in inverse depth around the place the cameras look at. Where photographs have alpha, points that
+    any view sees as empty are left out.
+    """
+    distance = _focus_distance(scene)
+    xyz, rgb = [], []
+    for view, share in _shares(scene, 4 * count, random):
+        camera, pixels = scene.views[view].camera, scene.views[view].load()
+        i = torch.randint(camera.height, (share,), generator=random)
+        j = torch.randint(camera.width, (share,), generator=random)
+        nearest, furthest = 0.4 * distance, 3.0 * distance
+        z = 1 / (1 / furthest + (1 / nearest - 1 / furthest) * torch.rand(share, generator=random))
+        local = torch.stack([(j + 0.5 - camera.cx) / camera.fx * z, (i + 0.5 - camera.cy) / camera.fy * z, z], 1)
+        pose = camera.camera_to_world
+        xyz.append(local @ pose[:3, :3].T + pose[:3, 3])
+        rgb.append(pixels[i, j, :3])
+    points, colours = torch.cat(xyz), torch.cat(rgb)
+    seen, empty = _views_of(scene, points)
+    enough = min(3, len(scene.train))
+    kept = torch.nonzero((seen >= enough) & ~empty).squeeze(1)
+    kept = kept[torch.randperm(len(kept), generator=random)[:count]]
+    return Points(points[kept].numpy().astype(np.float32), colours[kept].numpy())
+
+
+def _shares(scene: Scene, total: int, random: torch.Generator) -> list[tuple[int, int]]:
+    """At most 100 training views, each with its number of points."""
+    views = [scene.train[k] for k in torch.randperm(len(scene.train), generator=random)[:100].tolist()]
+    return [(view, -(-total // len(views))) for view in views]
+
+
+def _focus_distance(scene: Scene) -> float:
+    """Median distance of the training cameras to the point nearest to all their optical axes; 1 if that is behind them."""
+    poses = [scene.views[i].camera.camera_to_world.double() for i in scene.train]
+    centres = torch.stack([pose[:3, 3] for pose in poses])
+    axes = torch.stack([pose[:3, 2] for pose in poses])
+    across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
+    system = across.sum(0) + 1e-6 * len(poses) * torch.eye(3, dtype=torch.float64)
+    focus = torch.linalg.solve(system, (across @ centres[..., None]).sum(0)[:, 0])
+    depth = ((focus - centres) * axes).sum(1).median()
+    return float(depth) if depth > 1e-3 else 1.0
+
+
+def _views_of(scene: Scene, points: Tensor) -> tuple[Tensor, Tensor]:
+    """How many training views each point falls into, and whether one of them is transparent there."""
+    seen, empty = torch.zeros(len(points), dtype=torch.int32), torch.zeros(len(points), dtype=torch.bool)
+    for index in scene.train:
+        view = scene.views[index]
+        camera = view.camera
+        local = points @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3]
+        z = local[:, 2].clamp_min(1e-6)
+        j = (camera.fx * local[:, 0] / z + camera.cx).floor().long()
+        i = (camera.fy * local[:, 1] / z + camera.cy).floor().long()
+        inside = (local[:, 2] > 1e-6) & (i >= 0) & (i < camera.height) & (j >= 0) & (j < camera.width)
+        seen += inside
+        pixels = view.load()
+        if pixels.shape[-1] == 4:
+            alpha = pixels[i.clamp(0, camera.height - 1), j.clamp(0, camera.width - 1), 3]
+            empty |= inside & (alpha == 0)
+    return seen, empty

@@ -1,0 +1,107 @@
+"""The contract between methods and the application.
+
+A method is a frozen dataclass: its fields are its settings, `fit` and `restore` are the method. `fit` is a generator
+that yields after every step; the application decides when the next step happens, sets what share of the budget is
+spent (`Fit.progress`), and evaluates, saves, shows, pauses or stops between two steps.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from anchorfield.renderer.adam import Adam
+from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.types import Frame, Gaussians
+from anchorfield.scenes.scene import Scene
+
+State: TypeAlias = Mapping[str, Any]
+"""Nested mapping with string keys whose leaves are tensors, numbers, strings, booleans or None: what a checkpoint holds."""
+
+
+class Model(nn.Module, ABC):
+    """Something that renders. Every method's model is final."""
+
+    @abstractmethod
+    def render(self, camera: Camera) -> Frame:
+        """The view from `camera`; `rgb` holds the scene's background where nothing is."""
+
+
+@runtime_checkable
+class HasGaussians(Protocol):
+    """A model that can be written as Gaussians (for `camera`, where the decoding depends on the view)."""
+
+    def gaussians(self, camera: Camera | None = None) -> Gaussians:
+        """Detached Gaussians in the training frame."""
+        ...
+
+
+@dataclass
+class Fit:
+    """A run between two steps: all that a checkpoint holds.
+
+    `progress` in [0, 1] is the share of the budget spent; the application sets it between steps and every schedule is
+    written against it. `memory` holds what a strategy must remember (tensors and plain numbers by name).
+    """
+
+    model: Model
+    optimiser: Adam
+    random: torch.Generator
+    step: int = 0
+    progress: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    def descend(self, **losses: Tensor) -> None:
+        """One step down the sum of the named scalar losses: clear gradients, backward, optimise, count."""
+        self.optimiser.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        self.optimiser.step()
+        self.step += 1
+        self.losses = {name: float(loss.detach()) for name, loss in losses.items()}
+
+    def state(self) -> State:
+        """A snapshot from which `resume` continues bit for bit; its tensors are views of the live ones: write at once."""
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state(),
+            "random": self.random.get_state(),
+            "step": self.step,
+            "progress": self.progress,
+            "memory": dict(self.memory),
+        }
+
+    def resume(self, state: State) -> Self:
+        """Continue where `state` was taken; the model must already have the state's shapes."""
+        self.optimiser.restore(state["optimiser"])
+        self.random.set_state(state["random"])
+        self.step, self.progress = int(state["step"]), float(state["progress"])
+        self.memory = dict(state["memory"])
+        return self
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Settings with two functions. Fields of the dataclass become flags of the command line."""
+
+    seed: int
+
+    def fit(self, scene: Scene, resume: State | None = None) -> Iterator[Fit]:
+        """Optimise on `scene` for ever, yielding after each step; from `resume` on where it is given."""
+        ...
+
+    def restore(self, state: State) -> Model:
+        """The model of a checkpoint, ready to render. Needs no scene."""
+        ...
+
+
+@runtime_checkable
+class HasPlan(Protocol):
+    """A method that says beforehand what it will do on a scene (counts, memory), a line each."""
+
+    def plan(self, scene: Scene) -> list[str]: ...

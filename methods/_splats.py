@@ -1,0 +1,109 @@
+"""What splatting methods share: the model, where Gaussians start, and adding and removing rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
+
+from anchorfield.methods._method import Fit, Model
+from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.errors import DataError
+from anchorfield.renderer.splatting import splat
+from anchorfield.renderer.types import Frame, Gaussians
+from anchorfield.scenes.scene import Points, Scene
+
+SH_C0 = 0.28209479177387814
+NAMES = ("means", "log_scales", "quats", "logit_opacities", "sh")
+BYTES_PER_GAUSSIAN = 59 * 4 * 4 + 400  # parameters, gradients and two moments, and what a step keeps beside them
+
+
+class SplatModel(Model):
+    """Gaussians over a constant background."""
+
+    background: Tensor
+
+    def __init__(self, gaussians: Gaussians, background: Tensor):
+        super().__init__()
+        for name in NAMES:
+            self.register_parameter(name, nn.Parameter(getattr(gaussians, name).contiguous()))
+        self.register_buffer("background", background)
+        self.antialiased = gaussians.antialiased
+
+    def raw(self) -> Gaussians:
+        """The parameters themselves, part of the graph."""
+        return Gaussians(*[getattr(self, name) for name in NAMES], antialiased=self.antialiased)
+
+    def gaussians(self, camera: Camera | None = None) -> Gaussians:
+        """Detached Gaussians in the training frame."""
+        return Gaussians(*[getattr(self, name).detach() for name in NAMES], antialiased=self.antialiased)
+
+    @torch.no_grad()
+    def render(self, camera: Camera) -> Frame:
+        """The view from `camera` over the model's background."""
+        return splat(self.raw(), camera, self.background).frame()
+
+
+def restored(state: Mapping[str, Tensor], antialiased: bool) -> SplatModel:
+    """The model of a checkpoint's "model" entry."""
+    missing = [name for name in (*NAMES, "background") if name not in state]
+    if missing:
+        raise DataError(f"checkpoint: expected the tensors of splats, '{missing[0]}' is missing; is it of this method?")
+    gaussians = Gaussians(*[state[name].clone() for name in NAMES], antialiased=antialiased)
+    return SplatModel(gaussians, state["background"].clone())
+
+
+def from_points(points: Points, *, sh_degree: int, opacity: float, scale: float, antialiased: bool) -> Gaussians:
+    """One round Gaussian per point, as wide as `scale` times the distance to its three nearest neighbours."""
+    xyz = torch.from_numpy(np.ascontiguousarray(points.xyz, dtype=np.float32))
+    count = len(xyz)
+    near = cKDTree(points.xyz).query(points.xyz, k=min(4, count))[0].reshape(count, -1)[:, 1:]
+    squared = np.square(near).mean(1) if near.shape[1] else np.full(count, 1e-4)
+    log_scale = torch.from_numpy(np.log(scale * np.sqrt(np.clip(squared, 1e-7, None)))).float()
+    quats = torch.zeros(count, 4)
+    quats[:, 0] = 1
+    sh = torch.zeros(count, (sh_degree + 1) ** 2, 3)
+    sh[:, 0] = (torch.from_numpy(points.rgb).float() / 255 - 0.5) / SH_C0
+    logits = torch.full((count,), math.log(opacity / (1 - opacity)))
+    return Gaussians(xyz, log_scale[:, None].repeat(1, 3), quats, logits, sh, antialiased)
+
+
+def extent(scene: Scene) -> float:
+    """1.1 times the largest distance of a training camera from their mean: the unit of the means' learning rate."""
+    centres = torch.stack([scene.views[i].camera.centre for i in scene.train])
+    return 1.1 * float((centres - centres.mean(0)).norm(dim=1).max())
+
+
+def set_rows(fit: Fit, build: Mapping[str, Tensor], moments: Tensor | None) -> None:
+    """Give every parameter new rows. `moments` names for each new row the old one whose moments it keeps, or -1 for none."""
+    model, optimiser = fit.model, fit.optimiser
+    for name, values in build.items():
+        kept = []
+        for moment in optimiser.moments[name]:
+            if moments is None:
+                kept.append(torch.zeros_like(values))
+                continue
+            rows = moment[moments.clamp_min(0)]
+            rows[moments < 0] = 0
+            kept.append(rows)
+        setattr(model, name, optimiser.replace(name, values, *kept))
+
+
+def rows_of(fit: Fit) -> dict[str, Tensor]:
+    """The parameters' values by name."""
+    return {name: getattr(fit.model, name).detach() for name in NAMES}
+
+
+def quaternion_matrices(quats: Tensor) -> Tensor:
+    """Rotation matrices [N, 3, 3] of quaternions [N, 4] wxyz of any norm."""
+    w, x, y, z = nn.functional.normalize(quats, dim=1).unbind(1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], 1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], 1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], 1),
+    ]
+    return torch.stack(rows, 1)

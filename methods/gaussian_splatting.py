@@ -1,0 +1,173 @@
+"""3D Gaussian splatting with MCMC, adaptive density control or AbsGrad.
+
+Kerbl et al. 2023; Kheradmand et al. 2024; Ye et al. 2024 (AbsGS). Every schedule follows the share of the budget that is
+spent, so that three minutes and three hours both end well: images, Gaussians and harmonics grow from coarse to fine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from anchorfield.methods._initial import MIN_POINTS, initial_points
+from anchorfield.methods._method import Fit, State
+from anchorfield.methods._splats import BYTES_PER_GAUSSIAN, NAMES, SplatModel, extent, from_points, restored
+from anchorfield.methods._strategies import Mcmc, Strategy
+from anchorfield.renderer.adam import Adam
+from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.losses import photometric
+from anchorfield.renderer.memory import available_bytes
+from anchorfield.renderer.splatting import splat
+from anchorfield.scenes.scene import Scene
+
+PER_PIXEL = 0.5  # Gaussians per pixel of a view, at most
+FIRST_SHARE = 0.5  # of the cap, from which growth starts
+SH_SHARE = 0.1  # of the budget, after which one more band of harmonics joins
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates of Adam."""
+
+    means: float = 1.6e-4
+    """Per step, times the scene's extent; falls to a hundredth over the budget."""
+    scales: float = 5e-3
+    """Of the logarithm of the standard deviations."""
+    quats: float = 1e-3
+    """Of the quaternions."""
+    opacities: float = 5e-2
+    """Of the opacities' logits."""
+    colours: float = 2.5e-3
+    """Of the constant harmonic; the others take a twentieth."""
+
+
+@dataclass(frozen=True)
+class GaussianSplatting:
+    """Settings of 3D Gaussian splatting."""
+
+    cap: int = 0
+    """Most Gaussians; 0 chooses from the images' size and the memory."""
+    sh_degree: int = 3
+    """Degree of the spherical harmonics, 0 to 3."""
+    strategy: Strategy = field(default_factory=Mcmc)
+    """How Gaussians are added, moved and removed."""
+    rates: Rates = field(default_factory=Rates)
+    """Learning rates."""
+    ssim_weight: float = 0.2
+    """Weight of structural similarity in the loss, 0 to 1."""
+    antialiased: bool = False
+    """Compensate opacities for the screen-space dilation (Mip-Splatting)."""
+    coarse: float = 0.15
+    """Share of the budget on reduced images; 0 starts at full size."""
+    sparse: bool = True
+    """Step only Gaussians that the current photograph sees."""
+    seed: int = 0
+    """Of every random choice."""
+
+    def plan(self, scene: Scene) -> list[str]:
+        """What will be trained, a line each."""
+        cap = self._cap(scene)
+        points = 0 if scene.points is None else len(scene.points.xyz)
+        start = f"{points:,} points of the capture" if points >= MIN_POINTS else "random points in the cameras' view"
+        return [f"at most {cap:,} Gaussians (about {cap * BYTES_PER_GAUSSIAN / 2**20:,.0f} MiB), starting from {start}"]
+
+    def fit(self, scene: Scene, resume: State | None = None) -> Iterator[Fit]:
+        """Optimise for ever, yielding after each step."""
+        cap, size = self._cap(scene), extent(scene)
+        random = torch.Generator().manual_seed(self.seed)
+        model = self.restore(resume) if resume else self._initial(scene, cap, random)
+        fit = Fit(model, self._optimiser(model), random, memory={"extent": size})
+        if resume:
+            fit.resume(resume)
+        background = torch.tensor(scene.background)
+        while True:
+            fit.optimiser.rates["means"] = self.rates.means * size * 0.01**fit.progress
+            camera, photo, mask = self._target(scene, next_view(fit, scene), fit.progress)
+            probe = self._probe(model)
+            degree = min(self.sh_degree, int(fit.progress / SH_SHARE))
+            splats = splat(model.raw(), camera, background, sh_degree=degree, depth=False, absgrad_probe=probe)
+            if self.strategy.watch == "gradient":
+                splats.means2d.retain_grad()
+            fit.optimiser.rows = splats.visible if self.sparse else None
+            fit.descend(**photometric(splats.rgb, photo, mask, self.ssim_weight), **self.strategy.losses(fit, splats))
+            self.strategy.update(fit, splats, probe, cap)
+            yield fit
+
+    def restore(self, state: State) -> SplatModel:
+        """The model of a checkpoint."""
+        return restored(state["model"], self.antialiased)
+
+    def _cap(self, scene: Scene) -> int:
+        """The setting, or half a Gaussian per pixel of a view, at most what half of the free memory holds."""
+        if self.cap:
+            return self.cap
+        camera = scene.views[scene.train[0]].camera
+        affordable = available_bytes() // 2 // BYTES_PER_GAUSSIAN
+        return max(1000, min(int(PER_PIXEL * camera.width * camera.height), affordable))
+
+    def _initial(self, scene: Scene, cap: int, random: torch.Generator) -> SplatModel:
+        points = initial_points(scene, min(cap, int(FIRST_SHARE * cap) + 1000), random)
+        opacity, scale = (0.5, 0.5) if isinstance(self.strategy, Mcmc) else (0.1, 1.0)
+        gaussians = from_points(
+            points, sh_degree=self.sh_degree, opacity=opacity, scale=scale, antialiased=self.antialiased
+        )
+        return SplatModel(gaussians, torch.tensor(scene.background))
+
+    def _optimiser(self, model: SplatModel) -> Adam:
+        sh = torch.full((model.sh[0].numel(),), self.rates.colours / 20)
+        sh[:3] = self.rates.colours
+        rates = {
+            "means": self.rates.means,
+            "log_scales": self.rates.scales,
+            "quats": self.rates.quats,
+            "logit_opacities": self.rates.opacities,
+            "sh": sh,
+        }
+        return Adam({name: getattr(model, name) for name in NAMES}, rates)
+
+    def _probe(self, model: SplatModel) -> Tensor | None:
+        if self.strategy.watch != "absolute gradient":
+            return None
+        return torch.zeros(len(model.means), 2, requires_grad=True)
+
+    def _target(self, scene: Scene, index: int, progress: float) -> tuple[Camera, Tensor, Tensor | None]:
+        """Camera, photograph and mask of a view at the size that the progress asks for."""
+        view = scene.views[index]
+        photo = scene.photo(index)
+        mask = view.load_mask() if view.load_mask else None
+        factor = reduction(progress, self.coarse, min(view.camera.width, view.camera.height))
+        if factor == 1:
+            return view.camera, photo, mask
+        camera = replace(
+            view.camera.resized(view.camera.width // factor, view.camera.height // factor),
+            fx=view.camera.fx / factor, fy=view.camera.fy / factor,
+            cx=view.camera.cx / factor, cy=view.camera.cy / factor,
+        )
+        photo = functional.avg_pool2d(photo.permute(2, 0, 1), factor).permute(1, 2, 0).contiguous()
+        if mask is not None:  # a reduced pixel counts where all of its pixels do
+            mask = functional.avg_pool2d(mask[None].float(), factor)[0] == 1
+        return camera, photo, mask
+
+
+def next_view(fit: Fit, scene: Scene) -> int:
+    """The training view of this step: every view once in random order, then again."""
+    order = fit.memory.get("order")
+    if order is None or len(order) == 0:
+        order = torch.randperm(len(scene.train), generator=fit.random)
+    fit.memory["order"] = order[1:].clone()
+    return scene.train[int(order[0])]
+
+
+def reduction(progress: float, coarse: float, side: int) -> int:
+    """By how much images are reduced: 4, then 2, then 1, while at least 64 pixels remain on the shorter side."""
+    if coarse <= 0 or progress >= coarse:
+        return 1
+    factor = 4 if progress < coarse / 3 else 2
+    return next((f for f in (factor, 2) if f <= factor and side // f >= 64), 1)
+
+
+METHOD = GaussianSplatting

@@ -1,0 +1,1 @@
+"""Differentiable parts: shared types, cameras, splatting, losses and metrics."""

@@ -1,0 +1,59 @@
+"""Pinhole cameras and similarities.
+
+Conventions: OpenCV axes (x right, y down, z forward), pixel (column j, row i) has its centre at (j + 0.5, i + 0.5),
+matrices name their direction (`world_to_camera` maps world points to camera points).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without distortion.
+
+    `world_to_camera` is a rigid [4, 4] float32 matrix; it may require a gradient. `fx, fy, cx, cy` are in pixels of the
+    `width` x `height` image; the principal point need not be the image's centre.
+    """
+
+    world_to_camera: Tensor  # [4, 4]
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+
+    @property
+    def centre(self) -> Tensor:
+        """The camera's centre in the world, [3]; differentiable in the pose."""
+        rotation, translation = self.world_to_camera[:3, :3], self.world_to_camera[:3, 3]
+        return -(rotation.T @ translation)
+
+    @property
+    def camera_to_world(self) -> Tensor:
+        """The inverse pose, [4, 4], exact for a rigid matrix."""
+        inverse = torch.eye(4, dtype=self.world_to_camera.dtype, device=self.world_to_camera.device)
+        inverse[:3, :3] = self.world_to_camera[:3, :3].T
+        inverse[:3, 3] = self.centre
+        return inverse
+
+    @property
+    def K(self) -> Tensor:
+        """The calibration matrix, [3, 3] float32."""
+        return torch.tensor([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], dtype=torch.float32)
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The same view sampled by `width` x `height` pixels; the field of view is kept."""
+        sx, sy = width / self.width, height / self.height
+        return replace(
+            self, fx=self.fx * sx, fy=self.fy * sy, cx=self.cx * sx, cy=self.cy * sy, width=width, height=height
+        )
+
+    def to(self, device: torch.device | str) -> Camera:
+        """The camera with its pose on `device`."""
+        return replace(self, world_to_camera=self.world_to_camera.to(device))

@@ -1,0 +1,40 @@
+"""The shared currency: Gaussians and rendered frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Anisotropic 3D Gaussians in raw (unconstrained) parameters; every file format converts to and from this form.
+
+    All tensors are float32 on one device. The colour seen along direction d is max(0, sum_k Y_k(d) sh_k + 0.5).
+    """
+
+    means: Tensor  # [N, 3] world
+    log_scales: Tensor  # [N, 3] natural logarithm of the standard deviations
+    quats: Tensor  # [N, 4] wxyz, any norm
+    logit_opacities: Tensor  # [N]
+    sh: Tensor  # [N, K, 3] K = (degree + 1)^2, order l = 0.., m = -l..l
+    antialiased: bool = False  # trained with opacity compensation for the screen-space dilation
+
+    def __len__(self) -> int:
+        return int(self.means.shape[0])
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the spherical harmonics, 0 to 3."""
+        return int(round(self.sh.shape[1] ** 0.5)) - 1
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a model shows to one camera."""
+
+    rgb: Tensor  # [H, W, 3] in [0, 1], background included
+    alpha: Tensor  # [H, W] in [0, 1]
+    depth: Tensor  # [H, W] expected distance along the camera's z, 0 where alpha is 0
+    extras: dict[str, Tensor] = field(default_factory=dict)  # by name, e.g. normal [H, W, 3]
