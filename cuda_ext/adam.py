@@ -42,7 +42,7 @@ def adam_step(
     rates = lr if isinstance(lr, Tensor) else parameter.new_full((columns,), lr)
     check(lr=(rates, (columns,)), parameter=(parameter, shape))
     if rows is not None:
-        check_rows("rows", rows, count)
+        check_rows("rows", rows, count, parameter.device)
         rows = rows.contiguous()
     _adam_step(parameter, gradient, moment1, moment2, rates, rows, [step, count], [beta1, beta2, eps])
 

@@ -40,19 +40,33 @@ def composite(
     check_size(width, height)
     if background is None:
         background = features.new_zeros(features.shape[1])
-    image, alpha = _composite(
+    image, transmittance = _composite(
         means2d, conics, opacities, features, background, absgrad_probe, list(bins), width, height
     )
-    return image, alpha
+    return image, 1 - transmittance
 
 
 def contributions(means2d: Tensor, conics: Tensor, opacities: Tensor, bins: Bins, width: int, height: int) -> Tensor:
     """Each Gaussian's blend weight summed over the image's pixels, [N]. No gradient."""
-    sizes = check(means2d=(means2d, ("N", 2)), conics=(conics, ("N", 3)), opacities=(opacities, ("N",)))
+    check(means2d=(means2d, ("N", 2)), conics=(conics, ("N", 3)), opacities=(opacities, ("N",)))
     check_size(width, height)
-    weights = means2d.new_zeros(sizes["N"])
-    _kernels.contributions(*[t.detach().contiguous() for t in (means2d, conics, opacities)], *bins, width, height, weights)
+    weights: Tensor = _contributions(means2d.detach(), conics.detach(), opacities.detach(), list(bins), width, height)
     return weights
+
+
+@torch.library.custom_op("anchorfield::contributions", mutates_args=(), device_types="cpu")
+def _contributions(
+    means2d: Tensor, conics: Tensor, opacities: Tensor, bins: list[Tensor], width: int, height: int
+) -> Tensor:
+    weights = torch.zeros_like(opacities, memory_format=torch.contiguous_format)
+    inputs = [t.contiguous() for t in (means2d, conics, opacities)]
+    _kernels.contributions(*inputs, *bins, width, height, weights)
+    return weights
+
+
+@_contributions.register_fake
+def _(means2d: Tensor, conics: Tensor, opacities: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(opacities, memory_format=torch.contiguous_format)
 
 
 @torch.library.custom_op("anchorfield::composite", mutates_args=(), device_types="cpu")
@@ -69,9 +83,9 @@ def _composite(
 ) -> tuple[Tensor, Tensor]:
     inputs = [t.detach().contiguous() for t in (means2d, conics, opacities, features, background)]
     image = features.new_empty((height, width, features.shape[1]))
-    alpha = features.new_empty((height, width))
-    _kernels.composite(*inputs, *bins, width, height, image, alpha)
-    return image, alpha
+    transmittance = features.new_empty((height, width))
+    _kernels.composite(*inputs, *bins, width, height, image, transmittance)
+    return image, transmittance
 
 
 @_composite.register_fake
@@ -90,17 +104,15 @@ def _composite_backward(
     bins: list[Tensor],
     width: int,
     height: int,
-    image: Tensor,
-    alpha: Tensor,
     v_image: Tensor,
-    v_alpha: Tensor,
+    v_transmittance: Tensor,
     absolute: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = [t.contiguous() for t in (means2d, conics, opacities, features, background)]
     outputs = [torch.zeros_like(t) for t in inputs[:4]]
     probe = torch.zeros_like(inputs[0]) if absolute else inputs[0].new_zeros(0)
-    results = [t.contiguous() for t in (image, alpha, v_image, v_alpha)]
-    _kernels.composite_backward(*inputs, *bins, width, height, *results, *outputs, probe if absolute else None)
+    gradients = [t.contiguous() for t in (v_image, v_transmittance)]
+    _kernels.composite_backward(*inputs, *bins, width, height, *gradients, *outputs, probe if absolute else None)
     return outputs[0], outputs[1], outputs[2], outputs[3], probe
 
 
@@ -113,16 +125,16 @@ def _(*inputs: Any) -> tuple[Tensor, ...]:
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, probe, bins, ctx.width, ctx.height = inputs
     ctx.has_probe = probe is not None
-    ctx.save_for_backward(*tensors, *bins, *output)
+    ctx.save_for_backward(*tensors, *bins, output[1])
 
 
-def _backward(ctx: Any, v_image: Tensor, v_alpha: Tensor) -> tuple[Any, ...]:
+def _backward(ctx: Any, v_image: Tensor, v_transmittance: Tensor) -> tuple[Any, ...]:
     saved = [t.detach() for t in ctx.saved_tensors]
-    inputs, bins, (image, alpha) = saved[:5], saved[5:11], saved[11:]
+    inputs, bins, transmittance = saved[:5], saved[5:11], saved[11]
     *gradients, probe = _composite_backward(
-        *inputs, bins, ctx.width, ctx.height, image, alpha, v_image, v_alpha, ctx.has_probe
+        *inputs, bins, ctx.width, ctx.height, v_image, v_transmittance, ctx.has_probe
     )
-    background = (v_image * (1 - alpha)[..., None]).sum((0, 1)) if ctx.needs_input_grad[4] else None
+    background = (v_image * transmittance[..., None]).sum((0, 1)) if ctx.needs_input_grad[4] else None
     return (*gradients, background, probe if ctx.has_probe else None, [None] * len(bins), None, None)
 
 

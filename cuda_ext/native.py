@@ -36,3 +36,14 @@ def set_threads(count: int) -> None:
 def cuda_built() -> bool:
     """Whether this build carries CUDA kernels."""
     return False
+
+
+def fma_rate(seconds: float = 0.2) -> float:
+    """Fused multiply-adds that all threads together reach now, in float32 operations per second (two for each).
+
+    The ceiling of compute-bound kernels; runs for about `seconds`.
+    """
+    rounds = 100_000
+    rate = float(_kernels.fma_rate(rounds))
+    lanes = {"x86-64-v4": 16, "x86-64-v3": 8}.get(instruction_set(), 4)
+    return float(_kernels.fma_rate(max(rounds, int(seconds * rate / (24 * lanes * threads())))))

@@ -119,27 +119,27 @@ template <class S> void bind(nb::module_& m) {
     m.def("composite",
           [](In<S> means2d, In<S> conics, In<S> opacities, In<S> features, In<S> background, In<int32_t> gaussians,
              In<uint16_t> blocks, In<int32_t> slots, In<int32_t> tile_offsets, In<int32_t> order,
-             In<int32_t> order_offsets, int width, int height, Out<S> image, Out<S> alpha) {
+             In<int32_t> order_offsets, int width, int height, Out<S> image, Out<S> transmittance) {
               BinInputs bins{gaussians, blocks, slots, tile_offsets, order, order_offsets};
               kernels<S>().composite(composite_inputs(means2d, conics, opacities, features, background, bins.arrays(),
                                                       width, height),
-                                     image.data(), alpha.data());
+                                     image.data(), transmittance.data());
           },
           Release());
     m.def("composite_backward",
           [](In<S> means2d, In<S> conics, In<S> opacities, In<S> features, In<S> background, In<int32_t> gaussians,
              In<uint16_t> blocks, In<int32_t> slots, In<int32_t> tile_offsets, In<int32_t> order,
-             In<int32_t> order_offsets, int width, int height, In<S> image, In<S> alpha, In<S> v_image, In<S> v_alpha,
+             In<int32_t> order_offsets, int width, int height, In<S> v_image, In<S> v_transmittance,
              Out<S> v_means2d, Out<S> v_conics, Out<S> v_opacities, Out<S> v_features, MaybeOut<S> absolute) {
               BinInputs bins{gaussians, blocks, slots, tile_offsets, order, order_offsets};
               kernels<S>().composite_backward(
                   composite_inputs(means2d, conics, opacities, features, background, bins.arrays(), width, height),
-                  {image.data(), alpha.data(), v_image.data(), v_alpha.data(), v_means2d.data(), v_conics.data(),
+                  {v_image.data(), v_transmittance.data(), v_means2d.data(), v_conics.data(),
                    v_opacities.data(), v_features.data(), or_null(absolute)});
           },
           nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-          nb::arg(), nb::arg().none(), Release());
+          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+          nb::arg().none(), Release());
     m.def("contributions",
           [](In<S> means2d, In<S> conics, In<S> opacities, In<int32_t> gaussians, In<uint16_t> blocks,
              In<int32_t> slots, In<int32_t> tile_offsets, In<int32_t> order, In<int32_t> order_offsets, int width,
@@ -178,6 +178,8 @@ NB_MODULE(_kernels, m) {
     m.doc() = "Compiled kernels; use the typed functions of anchorfield.cuda_ext instead.";
     bind<float>(m);
     bind<double>(m);
+    m.def("fma_rate", [](int64_t rounds) { return kernels<float>().fma_rate(rounds); },
+          nb::call_guard<nb::gil_scoped_release>());
     m.def("threads", &threads);
     m.def("set_threads", &set_threads);
     m.def("instruction_set", &instruction_set);

@@ -7,6 +7,7 @@
 #include "cpu/parallel.h"
 #include "cpu/simd.h"
 
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -18,13 +19,14 @@
 #include "cpu/compositing.inc"
 #include "cpu/ssim.inc"
 #include "cpu/adam.inc"
+#include "cpu/ceiling.inc"
 
 namespace anchorfield::AF_ISA {
 
 template <class S> constexpr Kernels<S> table() {
     return {&project_all<S>,        &project_all_backward<S>, &spherical_harmonics<S>, &spherical_harmonics_backward<S>,
             &bin_tiles<S>,          &composite<S>,            &composite_backward<S>,  &contributions<S>,
-            &ssim<S>,               &adam<S>,                 &perturb_means<S>};
+            &ssim<S>,               &adam<S>,                 &perturb_means<S>, &fma_rate<S>};
 }
 
 extern const Kernels<float> float_kernels;

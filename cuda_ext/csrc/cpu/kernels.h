@@ -1,34 +1,13 @@
-// What each instruction set offers: one table of functions per number type. Arrays are dense and row-major.
+// What each instruction set offers: one table of functions per number type.
 #pragma once
 
+#include "common/arrays.h"
 #include "common/projection.h"
 
 #include <cstdint>
 #include <vector>
 
 namespace anchorfield {
-
-template <class S> struct GaussianArrays {
-    int64_t count;
-    const S *means, *quats, *scales, *opacities; // [N,3] [N,4] [N,3] [N]
-};
-
-template <class S> struct ProjectedArrays {
-    S *means2d, *conics, *depths, *opacities, *extents; // [N,2] [N,3] [N] [N] [N,2]
-};
-
-template <class S> struct ProjectionGradientArrays {
-    S *means, *quats, *scales, *opacities; // [N,3] [N,4] [N,3] [N]
-    S* world_to_camera;                    // [4,4], or null
-};
-
-template <class S> struct ShArrays {
-    int64_t count;
-    int basis;  // coefficients per channel that are stored
-    int degree; // that is used
-    const S *sh, *means, *centre; // [N,K,3] [N,3] [3]
-    const bool* visible;          // [N]
-};
 
 // (tile, Gaussian) pairs. Lists are by tile and front to back inside a tile; `slots` numbers the pairs Gaussian by
 // Gaussian, so that everything a Gaussian has in different tiles lies side by side.
@@ -57,8 +36,7 @@ template <class S> struct CompositeArrays {
 };
 
 template <class S> struct CompositeGradientArrays {
-    const S *image, *alpha;               // forward's results [H,W,C] [H,W]
-    const S *v_image, *v_alpha;           // their gradients
+    const S *v_image, *v_transmittance;         // gradients to forward's results [H,W,C] [H,W]
     S *means2d, *conics, *opacities, *features; // out
     S* absolute;                          // [N,2] sum over pixels of |gradient to means2d|, or null
 };
@@ -77,7 +55,7 @@ template <class S> struct Kernels {
     void (*spherical_harmonics_backward)(const ShArrays<S>&, const S* colours, const S* v_colours, S* v_sh, S* v_means,
                                          S* v_centre);
     Bins (*bin_tiles)(const ProjectedArrays<S>&, int64_t count, int width, int height);
-    void (*composite)(const CompositeArrays<S>&, S* image, S* alpha);
+    void (*composite)(const CompositeArrays<S>&, S* image, S* transmittance);
     void (*composite_backward)(const CompositeArrays<S>&, const CompositeGradientArrays<S>&);
     void (*contributions)(const CompositeArrays<S>&, S* weights);
     void (*ssim)(const S* image, const S* target, int width, int height, int channels, S* mean, S* v_image);
@@ -85,6 +63,7 @@ template <class S> struct Kernels {
                  int64_t count, int64_t columns, const AdamSettings<S>&);
     void (*perturb_means)(S* means, const S* quats, const S* log_scales, const S* logit_opacities, const S* noise,
                           int64_t count, S strength);
+    double (*fma_rate)(int64_t rounds);
 };
 
 template <class S> const Kernels<S>& kernels(); // of the instruction set in use

@@ -1,0 +1,65 @@
+"""Stop requests from the system, and one process per run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from anchorfield.renderer.errors import UsageError
+
+
+@dataclass
+class Stop:
+    """Whether the user asked to stop."""
+
+    asked: bool = False
+
+
+@contextmanager
+def stop_requests() -> Iterator[Stop]:
+    """Ctrl-C and SIGTERM ask to stop after the present step; a second Ctrl-C interrupts at once."""
+    stop = Stop()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield stop
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a second process from training into the same folder; the system frees the lock when a process dies."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as problem:
+        os.close(handle)
+        raise UsageError(f"another process is training into {folder}; choose another -o") from problem
+    except OSError:  # a file system without locks
+        warnings.warn(f"{folder} cannot be locked; do not train into it twice at a time", stacklevel=2)
+    try:
+        yield
+    finally:
+        os.close(handle)

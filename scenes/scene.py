@@ -1,0 +1,61 @@
+"""What a capture becomes: views with lazy images, points, a split, and the way back to the capture's own frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anchorfield.renderer.cameras import Camera
+
+
+@dataclass(frozen=True)
+class View:
+    """One photograph with its camera; pixels are decoded when asked for and kept in the scene's bounded cache."""
+
+    name: str
+    camera: Camera  # undistorted, at the scene's resolution
+    load: Callable[[], Tensor]  # uint8 [H, W, 3], or [H, W, 4] where the capture has alpha
+    load_mask: Callable[[], Tensor] | None = None  # bool [H, W], True where pixels count
+    load_depth: Callable[[], Tensor] | None = None  # float32 [H, W] along z in scene units, 0 where unknown
+    load_at: Callable[[int, int], Tensor] | None = None  # `load` at another width and height, not kept
+    photo_size: tuple[int, int] = (
+        0,
+        0,
+    )  # width, height of the undistorted photograph, the most that `load_at` can give
+
+
+@dataclass(frozen=True)
+class Points:
+    """A sparse point cloud in the scene's frame."""
+
+    xyz: NDArray[np.float32]  # [N, 3]
+    rgb: NDArray[np.uint8]  # [N, 3]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A capture ready for training."""
+
+    name: str
+    path: Path
+    views: tuple[View, ...]
+    train: tuple[int, ...]  # indices into views
+    test: tuple[int, ...]
+    points: Points | None
+    source_from_world: NDArray[np.float64]  # [4, 4] similarity from the training frame to the capture's own frame
+    downscale: int = 1
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)  # behind transparent pixels, in renders and ground truth
+    warnings: tuple[str, ...] = field(default=())
+
+    def photo(self, index: int) -> Tensor:
+        """View `index`'s photograph, float32 [H, W, 3] in [0, 1], over the scene's background where it has alpha."""
+        pixels = self.views[index].load().float() / 255
+        if pixels.shape[-1] == 3:
+            return pixels
+        rgb, alpha = pixels[..., :3], pixels[..., 3:]
+        return rgb * alpha + pixels.new_tensor(self.background) * (1 - alpha)

@@ -1,0 +1,110 @@
+"""Lens distortion is removed on load: every photograph becomes one of a pinhole camera of the same size.
+
+The pinhole keeps the photo's principal point; its focal length grows by the least factor for which each of its pixels
+sees the photo (no blank border). A lens that sees very far is cut to `1 / WIDEST` times the photo's focal length:
+beyond that the middle of the image, where the detail is, would lose too many pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pycolmap
+import torch
+from torch import Tensor
+
+from anchorfield.renderer.errors import DataError
+from anchorfield.scenes.images import AnyImage
+
+WIDEST = 2.0
+_ONE_MAP = np.empty(0, np.float32)  # tells OpenCV that x and y lie in one array
+_LINEAR = ("SIMPLE_PINHOLE", "PINHOLE")
+_PERSPECTIVE = ("SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")  # pinholes when all their coefficients are 0
+
+
+@dataclass(frozen=True)
+class Pinhole:
+    """Intrinsics of an undistorted image, in its pixels."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+
+
+def is_pinhole(lens: pycolmap.Camera) -> bool:
+    """Whether the lens has no distortion at all."""
+    name = lens.model.name
+    return name in _LINEAR or (name in _PERSPECTIVE and not lens.params[lens.extra_params_idxs()].any())
+
+
+def pinhole_of(lens: pycolmap.Camera, where: str) -> Pinhole:
+    """The pinhole camera that replaces `lens`."""
+    exact = Pinhole(
+        lens.focal_length_x,
+        lens.focal_length_y,
+        lens.principal_point_x,
+        lens.principal_point_y,
+        lens.width,
+        lens.height,
+    )
+    if is_pinhole(lens):
+        return exact
+    zoom = _least_zoom(lens, exact)
+    if zoom is None:
+        raise DataError(f"{where}: no undistorted image fits into this lens ({lens.model.name} {lens.params.tolist()})")
+    return _zoomed(exact, zoom)
+
+
+def _least_zoom(lens: pycolmap.Camera, exact: Pinhole) -> float | None:
+    """The smallest factor on the focal length whose image border lies in the photo; None if even 8 is too small."""
+    # In steps of 2 % and only then by bisection: a bisection from the start could land beyond a fold of the distortion
+    # polynomial, where far rays come back into the photo.
+    step, zoom = 1.02, 1.0
+    while not _border_is_seen(lens, _zoomed(exact, zoom)):
+        zoom *= step
+        if zoom > 8:
+            return None
+    while zoom / step >= 1 / WIDEST and _border_is_seen(lens, _zoomed(exact, zoom / step)):
+        zoom /= step
+    narrow, wide = zoom, max(zoom / step, 1 / WIDEST)
+    for _ in range(10):
+        middle = (narrow + wide) / 2
+        narrow, wide = (middle, wide) if _border_is_seen(lens, _zoomed(exact, middle)) else (narrow, middle)
+    return narrow
+
+
+def undistortion_grid(lens: pycolmap.Camera, pinhole: Pinhole) -> Tensor:
+    """Where each pixel of the pinhole image lies in the photo: float32 [H, W, 2], x and y in OpenCV's pixel indices."""
+    grid = np.empty((pinhole.height, pinhole.width, 2), dtype=np.float32)
+    columns = (np.arange(pinhole.width) + 0.5 - pinhole.cx) / pinhole.fx
+    rows = (np.arange(pinhole.height) + 0.5 - pinhole.cy) / pinhole.fy
+    for top in range(0, pinhole.height, 64):  # in bands: rays are doubles, a large photo would need gigabytes
+        x, y = np.meshgrid(columns, rows[top : top + 64])
+        rays = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
+        grid[top : top + 64] = lens.img_from_cam(rays).reshape(*x.shape, 2) - 0.5
+    return torch.from_numpy(grid)
+
+
+def warp(image: AnyImage, grid: Tensor, interpolation: int = cv2.INTER_CUBIC) -> AnyImage:
+    """The image sampled at the grid; at the border the nearest pixel repeats."""
+    return np.asarray(cv2.remap(image, grid.numpy(), _ONE_MAP, interpolation, borderMode=cv2.BORDER_REPLICATE))
+
+
+def _zoomed(pinhole: Pinhole, zoom: float) -> Pinhole:
+    return Pinhole(pinhole.fx * zoom, pinhole.fy * zoom, pinhole.cx, pinhole.cy, pinhole.width, pinhole.height)
+
+
+def _border_is_seen(lens: pycolmap.Camera, pinhole: Pinhole) -> bool:
+    """Whether the pinhole image's border falls inside the photo, on the side of the distortion that can be inverted."""
+    along = np.linspace(0, 1, 65)
+    x = np.concatenate([along, along, np.zeros(65), np.ones(65)]) * pinhole.width
+    y = np.concatenate([np.zeros(65), np.ones(65), along, along]) * pinhole.height
+    rays = np.stack([(x - pinhole.cx) / pinhole.fx, (y - pinhole.cy) / pinhole.fy, np.ones_like(x)], axis=-1)
+    seen = lens.img_from_cam(rays)
+    inside = (seen >= 0).all() and (seen[:, 0] <= lens.width).all() and (seen[:, 1] <= lens.height).all()
+    return bool(inside) and bool(np.allclose(lens.cam_from_img(seen), rays[:, :2], rtol=1e-4, atol=1e-4))

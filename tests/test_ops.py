@@ -1,0 +1,444 @@
+"""Every operation against its reference, by gradcheck, opcheck, and with unusual and wrong input.
+
+A new operation is one entry in OPS. Inputs are drawn in float64 but exact in float32, so that every precision computes
+the same thing.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+import torch.utils._pytree as pytree
+from anchorfield.cuda_ext import adam, binning, compositing, langevin, native, projection, spherical_harmonics, ssim
+from reference import adam as plain_adam
+from reference import compositing as plain_compositing
+from reference import langevin as plain_langevin
+from reference import made_scenes
+from reference import projection as plain_projection
+from reference import spherical_harmonics as plain_spherical_harmonics
+from reference import ssim as plain_ssim
+from reference.made_scenes import CAMERA, CHARACTERS, float32_exact, generator, log_uniform, uniform
+from reference.tolerance import assert_as_good_as_plain
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Inputs = dict[str, Any]
+Outputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operation, its reference, and what to feed them."""
+
+    kernel: Callable[..., Outputs]  # the product's function, outputs by name
+    plain: Callable[..., Outputs]  # the reference, the same outputs by name
+    draw: Callable[[str, int, int], Inputs]  # (case, seed, count) -> inputs, float64
+    cases: tuple[str, ...]
+    smooth: Callable[[], Inputs]  # few numbers, away from every kink, for finite differences
+    gradients: tuple[str, ...] = ()  # the inputs that it differentiates
+    rows: tuple[str, ...] = ()  # the inputs with one row per Gaussian; none: no empty input
+    prepare: Callable[..., Inputs] = field(default=lambda **inputs: inputs)  # inputs -> arguments of the kernel
+    count: int = 1200  # Gaussians of a case
+    draws: int = 10  # of every case
+    many: int = 3000  # enough to be spread over several threads
+
+
+# ------------------------------------------------------------------------------------------------------ projection
+def draw_project(case: str, seed: int, count: int) -> Inputs:
+    character, _, mode = case.partition(" ")
+    return {**made_scenes.gaussians(character, count, seed), **CAMERA, "antialiased": mode == "antialiased"}
+
+
+PROJECT = Op(
+    kernel=lambda **inputs: projection.project(**inputs)._asdict(),
+    plain=lambda **inputs: plain_projection.project(**inputs)._asdict(),
+    draw=draw_project,
+    cases=(*CHARACTERS, *(f"{character} antialiased" for character in CHARACTERS)),
+    smooth=lambda: draw_project("mixed antialiased", 3, 4),
+    gradients=("means", "quats", "scales", "opacities", "world_to_camera"),
+    rows=("means", "quats", "scales", "opacities"),
+)
+
+
+# --------------------------------------------------------------------------------------------- spherical harmonics
+def draw_spherical_harmonics(case: str, seed: int, count: int) -> Inputs:
+    """`case` is the active degree and the degree of the coefficients."""
+    degree, stored = map(int, case.split(" of "))
+    g = generator(seed)
+    sh = uniform(g, -0.5, 0.5, count, (stored + 1) ** 2, 3)
+    means, centre = uniform(g, -3, 3, count, 3), uniform(g, -6, 6, 3)
+    drawn = {"sh": sh, "means": means, "centre": centre}
+    visible = torch.rand(count, generator=g) < 0.8
+    return {name: float32_exact(value) for name, value in drawn.items()} | {"degree": degree, "visible": visible}
+
+
+def smooth_spherical_harmonics() -> Inputs:
+    inputs = draw_spherical_harmonics("2 of 3", 1, 4)
+    return {**inputs, "sh": inputs["sh"] * 0.1, "visible": torch.tensor([True, True, False, True])}
+
+
+SPHERICAL_HARMONICS = Op(
+    kernel=lambda **inputs: {"colours": spherical_harmonics.spherical_harmonics(**inputs)},
+    plain=lambda **inputs: {"colours": plain_spherical_harmonics.spherical_harmonics(**inputs)},
+    draw=draw_spherical_harmonics,
+    cases=("0 of 0", "1 of 1", "2 of 2", "3 of 3", "0 of 3", "1 of 3"),
+    smooth=smooth_spherical_harmonics,
+    gradients=("sh", "means", "centre"),
+    rows=("sh", "means", "visible"),
+)
+
+
+# ----------------------------------------------------------------------------------------------------- compositing
+SPLAT = ("means2d", "conics", "opacities")
+
+
+def draw_composite(case: str, seed: int, count: int) -> Inputs:
+    """`case` is a character, the number of channels, and perhaps a background."""
+    character, channels, *rest = case.split(" ")
+    inputs = {**made_scenes.splats(character, count, seed)._asdict(), "width": CAMERA["width"]}
+    background = float32_exact(uniform(generator(seed), 0, 1, int(channels))) if rest else None
+    features = made_scenes.features(count, int(channels), seed)
+    return {**inputs, "height": CAMERA["height"], "features": features, "background": background}
+
+
+def smooth_composite() -> Inputs:
+    """Four Gaussians so wide that all of them count in every pixel of an image of 9 x 7."""
+    g = generator(7)
+    a, c = uniform(g, 0.03, 0.06, 2, 4)
+    conics = torch.stack([a, uniform(g, -0.3, 0.3, 4) * (a * c).sqrt(), c], -1)
+    opacities = uniform(g, 0.3, 0.6, 4)
+    variances = conics[:, [2, 0]] / (a * c - conics[:, 1] ** 2)[:, None]
+    extents = (2 * (255 * opacities).log()[:, None] * variances).sqrt()
+    means2d = torch.stack([uniform(g, 2, 7, 4), uniform(g, 2, 5, 4)], -1)
+    flat = dict(zip(("depths", "extents"), (uniform(g, 1, 2, 4), extents), strict=True))
+    flat |= dict(zip(SPLAT, (means2d, conics, opacities), strict=True))
+    drawn = flat | {"features": uniform(g, 0, 1, 4, 3), "background": uniform(g, 0, 1, 3)}
+    return {name: float32_exact(value) for name, value in drawn.items()} | {"width": 9, "height": 7}
+
+
+def with_bins(depths: Tensor, extents: Tensor, **inputs: Any) -> Inputs:
+    """The inputs with depths and extents replaced by the lists of the tiles."""
+    means2d, conics, opacities = (inputs[name].detach() for name in SPLAT)
+    flat = projection.Projected(means2d, conics, depths, opacities, extents)
+    return {**inputs, "bins": binning.bin_tiles(flat, inputs["width"], inputs["height"])}
+
+
+def plain_composite(depths: Tensor, extents: Tensor, **inputs: Any) -> Outputs:
+    order = depths.argsort(stable=True)
+    return dict(zip(("image", "alpha"), plain_compositing.composite(order=order, **inputs), strict=True))
+
+
+COMPOSITE = Op(
+    kernel=lambda **inputs: dict(zip(("image", "alpha"), compositing.composite(**inputs), strict=True)),
+    plain=plain_composite,
+    draw=draw_composite,
+    cases=(*(f"{character} 3 background" for character in CHARACTERS), "mixed 1", "mixed 5 background", "opaque 17"),
+    smooth=smooth_composite,
+    gradients=("means2d", "conics", "opacities", "features", "background"),
+    rows=("means2d", "conics", "opacities", "features", "depths", "extents"),
+    prepare=with_bins,
+    count=120,
+    draws=5,
+    many=120,
+)
+
+
+def draw_contributions(case: str, seed: int, count: int) -> Inputs:
+    inputs = draw_composite(f"{case} 1", seed, count)
+    return {name: inputs[name] for name in (*SPLAT, "depths", "extents", "width", "height")}
+
+
+def plain_contributions(depths: Tensor, extents: Tensor, **inputs: Any) -> Outputs:
+    order = depths.argsort(stable=True)
+    return {"contributions": plain_compositing.contributions(order=order, **inputs)}
+
+
+CONTRIBUTIONS = Op(
+    kernel=lambda **inputs: {"contributions": compositing.contributions(**inputs)},
+    plain=plain_contributions,
+    draw=draw_contributions,
+    cases=("mixed", "huge", "opaque"),
+    smooth=lambda: draw_contributions("mixed", 0, 5),
+    rows=(*SPLAT, "depths", "extents"),
+    prepare=with_bins,
+    count=120,
+    draws=5,
+    many=120,
+)
+
+
+# ------------------------------------------------------------------------------------------------------------ ssim
+def draw_ssim(case: str, seed: int, count: int) -> Inputs:
+    """`case` is what the images are like, and their shape."""
+    kind, *shape = case.split(" ")
+    g = generator(seed)
+    noise, more = (uniform(g, 0, 1, *map(int, shape)) for _ in range(2))
+    made = {"noise": (noise, more), "similar": (noise, noise + 0.05 * more), "bright": (0.9 + 0.01 * noise, more)}
+    image, target = made[kind]
+    return {"image": float32_exact(image), "target": float32_exact(target)}
+
+
+SSIM = Op(
+    kernel=lambda **inputs: {"ssim": ssim.ssim(**inputs)},
+    plain=lambda **inputs: {"ssim": plain_ssim.ssim(**inputs)},
+    draw=draw_ssim,
+    cases=("noise 45 70 3", "similar 45 70 3", "bright 37 33 3", "noise 5 4 3", "noise 2 3 1", "similar 16 48 4"),
+    smooth=lambda: draw_ssim("similar 7 13 2", 5, 0),
+    gradients=("image",),
+)
+
+
+# ------------------------------------------------------------------------------------------------------- optimiser
+def draw_adam(case: str, seed: int, count: int) -> Inputs:
+    """`case` is the shape of a row, then options: a rate per column, some rows only, the step."""
+    shape, *options = case.split(" ")
+    dims = [int(d) for d in shape.split("x") if int(d)]
+    g = generator(seed)
+    signs = torch.randn(count, *dims, generator=g, dtype=torch.float64).sign()
+    gradient = signs * log_uniform(g, 1e-8, 1, count, *dims)
+    moment1 = gradient * uniform(g, -1, 1, count, *dims)
+    moment2 = gradient**2 * uniform(g, 0.1, 3, count, *dims)
+    parameter = uniform(g, -2, 2, count, *dims)
+    drawn = {"parameter": parameter, "gradient": gradient, "moment1": moment1, "moment2": moment2}
+    inputs: Inputs = {name: float32_exact(value) for name, value in drawn.items()}
+    columns = inputs["parameter"][0].numel() if count else 1
+    inputs["lr"] = float32_exact(uniform(g, 1e-4, 1e-1, columns)) if "columns" in options else 0.0125
+    inputs["rows"] = torch.rand(count, generator=g) < 0.5 if "rows" in options else None
+    return inputs | {"step": 1000 if "late" in options else 3}
+
+
+def kernel_adam(parameter: Tensor, gradient: Tensor, moment1: Tensor, moment2: Tensor, **settings: Any) -> Outputs:
+    changed = {"parameter": parameter.clone(), "moment1": moment1.clone(), "moment2": moment2.clone()}
+    adam.adam_step(gradient=gradient, **changed, **settings)
+    return changed
+
+
+ADAM = Op(
+    kernel=kernel_adam,
+    plain=lambda **inputs: dict(zip(("parameter", "moment1", "moment2"), plain_adam.adam_step(**inputs), strict=True)),
+    draw=draw_adam,
+    cases=("0", "3", "3 rows", "16x3 columns", "16x3 columns rows late", "4 late"),
+    smooth=lambda: draw_adam("3 columns rows", 1, 5),
+    rows=("parameter", "gradient", "moment1", "moment2", "rows"),
+)
+
+
+# ----------------------------------------------------------------------------------------------------------- noise
+def draw_perturb_means(case: str, seed: int, count: int) -> Inputs:
+    made = made_scenes.gaussians(case, count, seed)
+    g = generator(seed)
+    drawn = {
+        "means": made["means"],
+        "quats": made["quats"],
+        "log_scales": made["scales"].log(),
+        "logit_opacities": made["opacities"].logit() - uniform(g, 0, 5, count),
+        "noise": torch.randn(count, 3, generator=g, dtype=torch.float64),
+    }
+    return {name: float32_exact(value) for name, value in drawn.items()} | {"strength": 12.5}
+
+
+def kernel_perturb_means(means: Tensor, **inputs: Any) -> Outputs:
+    changed = means.clone()
+    langevin.perturb_means(changed, **inputs)
+    return {"means": changed}
+
+
+PERTURB_MEANS = Op(
+    kernel=kernel_perturb_means,
+    plain=lambda **inputs: {"means": plain_langevin.perturb_means(**inputs)},
+    draw=draw_perturb_means,
+    cases=("mixed", "faint", "needles", "huge"),
+    smooth=lambda: draw_perturb_means("mixed", 1, 4),
+    rows=("means", "quats", "log_scales", "logit_opacities", "noise"),
+)
+
+OPS = {
+    "project": PROJECT,
+    "spherical_harmonics": SPHERICAL_HARMONICS,
+    "composite": COMPOSITE,
+    "contributions": CONTRIBUTIONS,
+    "ssim": SSIM,
+    "adam_step": ADAM,
+    "perturb_means": PERTURB_MEANS,
+}
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+EACH_OP = pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+EACH_CASE = pytest.mark.parametrize(("name", "case"), [(name, case) for name, op in OPS.items() for case in op.cases])
+
+
+# -------------------------------------------------------------------------------------------------------- machinery
+def cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    """The inputs with every floating tensor in `dtype`."""
+    return {k: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in inputs.items()}
+
+
+def cotangent(name: str, value: Tensor) -> Tensor:
+    """A random gradient to the output `name`, the same for all precisions."""
+    drawn = torch.randn(value.shape, generator=generator(zlib.crc32(name.encode())), dtype=torch.float64)
+    return float32_exact(drawn).to(value.dtype)
+
+
+def evaluate(function: Callable[..., Outputs], op: Op, inputs: Inputs) -> Outputs:
+    """The outputs, and the gradients to the op's inputs as v_<name>."""
+    leaves = {n: inputs[n].detach().clone().requires_grad_() for n in op.gradients if inputs[n] is not None}
+    outputs = function(**{**inputs, **leaves})
+    results = {name: value.detach() for name, value in outputs.items()}
+    if leaves:
+        ends = {name: value for name, value in outputs.items() if value.requires_grad}
+        starts = [cotangent(name, value) for name, value in ends.items()]
+        found = torch.autograd.grad(
+            list(ends.values()), list(leaves.values()), starts, allow_unused=True, materialize_grads=True
+        )
+        results |= {f"v_{name}": gradient for name, gradient in zip(leaves, found, strict=True)}
+    return results
+
+
+def evaluate_kernel(op: Op, inputs: Inputs) -> Outputs:
+    """As `evaluate`, of the product's function."""
+    return evaluate(op.kernel, op, op.prepare(**inputs))
+
+
+@functools.cache
+def references(name: str, case: str) -> tuple[list[Inputs], list[Outputs], list[Outputs]]:
+    """Inputs, float32 results and float64 results of the plain reference, for each draw."""
+    op = OPS[name]
+    drawn = [op.draw(case, seed, op.count) for seed in range(op.draws)]
+    plain, exact = (
+        [evaluate(op.plain, op, cast(inputs, dtype)) for inputs in drawn] for dtype in (torch.float32, torch.float64)
+    )
+    return drawn, plain, exact
+
+
+@pytest.fixture
+def native_settings() -> Iterator[None]:
+    """Puts threads and instruction set back after the test."""
+    threads, best = native.threads(), native.instruction_set()
+    yield
+    native.set_threads(threads)
+    native.set_instruction_set(best)
+
+
+# ------------------------------------------------------------------------------------------------------------ tests
+@EACH_CASE
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("instruction_set", native.instruction_sets())
+@pytest.mark.usefixtures("native_settings")
+def test_as_good_as_the_plain_reference(instruction_set: str, dtype: torch.dtype, name: str, case: str) -> None:
+    native.set_instruction_set(instruction_set)
+    drawn, plain, exact = references(name, case)
+    results = [evaluate_kernel(OPS[name], cast(inputs, dtype)) for inputs in drawn]
+    assert all(value.dtype == dtype for value in results[0].values())
+    assert_as_good_as_plain(results, plain, exact)
+
+
+@pytest.mark.parametrize("op", [op for op in OPS.values() if op.gradients], ids=[n for n in OPS if OPS[n].gradients])
+def test_gradcheck(op: Op) -> None:
+    inputs = op.prepare(**op.smooth())
+
+    def function(*leaves: Tensor) -> tuple[Tensor, ...]:
+        outputs = op.kernel(**{**inputs, **dict(zip(op.gradients, leaves, strict=True))})
+        return tuple(value for value in outputs.values() if value.requires_grad)
+
+    leaves = [inputs[name].clone().requires_grad_() for name in op.gradients]
+    assert torch.autograd.gradcheck(function, leaves)
+
+
+class Recorder(TorchDispatchMode):
+    """Remembers the product's registered operations as they are called, with copies of their arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "anchorfield":
+            copied = pytree.tree_map_only(Tensor, own_copy, (args, kwargs or {}))
+            self.calls[str(func)] = (func, *copied)
+        return func(*args, **(kwargs or {}))
+
+
+def own_copy(value: Tensor) -> Tensor:
+    """The same numbers in a leaf of its own."""
+    return value.detach().clone().requires_grad_(value.requires_grad)
+
+
+@EACH_OP
+def test_opcheck(op: Op) -> None:
+    """Schema, fake implementation, autograd and compilation of each registered operation, backward ones included."""
+    with Recorder() as recorder:
+        evaluate_kernel(op, cast(op.smooth(), torch.float32))
+    assert recorder.calls
+    for function, args, kwargs in recorder.calls.values():
+        torch.library.opcheck(function, args, kwargs)
+
+
+@EACH_OP
+@pytest.mark.usefixtures("native_settings")
+def test_independent_of_the_number_of_threads(op: Op) -> None:
+    inputs = cast(op.draw(op.cases[0], 0, op.many), torch.float32)
+    native.set_threads(1)
+    expected = evaluate_kernel(op, inputs)
+    for threads in (2, 3):
+        native.set_threads(threads)
+        for name, value in evaluate_kernel(op, inputs).items():
+            assert torch.equal(value, expected[name]), f"{name} changes with {threads} threads"
+
+
+@pytest.mark.parametrize("op", [op for op in OPS.values() if op.rows], ids=[n for n in OPS if OPS[n].rows])
+def test_empty(op: Op) -> None:
+    inputs = cast(op.smooth(), torch.float32)
+    empty = {name: inputs[name][:0] if name in op.rows else value for name, value in inputs.items()}
+    got, expected = evaluate_kernel(op, empty), evaluate(op.plain, op, empty)
+    assert {k: v.shape for k, v in got.items()} == {k: v.shape for k, v in expected.items()}
+    assert all(torch.isfinite(value).all() for value in got.values())
+
+
+def strided(value: Any) -> Any:
+    """The same numbers with gaps between them in memory."""
+    if not isinstance(value, Tensor):
+        return value
+    return torch.stack([value, torch.zeros_like(value)], -1)[..., 0] if value.ndim else value
+
+
+@EACH_OP
+def test_non_contiguous(op: Op) -> None:
+    inputs = op.prepare(**cast(op.draw(op.cases[0], 0, 10), torch.float32))
+    gaps = {name: strided(value) for name, value in inputs.items()}
+    assert not all(v.is_contiguous() for v in gaps.values() if isinstance(v, Tensor))
+    expected = op.kernel(**inputs)
+    for name, value in op.kernel(**gaps).items():
+        assert torch.equal(value, expected[name]), name
+
+
+CORRUPTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "an axis too many": lambda t: t[None],
+    "an axis too few": lambda t: t.select(-1, 0),
+    "too wide": lambda t: torch.cat([t, t], -1),
+    "integers": lambda t: t.to(torch.int64),
+    "another precision": lambda t: t.to(torch.float64) if t.is_floating_point() else t.to(torch.float32),
+    "another device": lambda t: t.to("meta"),
+}
+CORRUPTED = [
+    (name, argument, corruption)
+    for name, op in OPS.items()
+    for argument, value in op.prepare(**cast(op.smooth(), torch.float32)).items()
+    if isinstance(value, Tensor)
+    for corruption in CORRUPTIONS
+]
+
+
+@pytest.mark.parametrize(("name", "argument", "corruption"), CORRUPTED)
+def test_wrong_input_is_refused_with_words(name: str, argument: str, corruption: str) -> None:
+    op = OPS[name]
+    inputs = op.prepare(**cast(op.smooth(), torch.float32))
+    wrong = {**inputs, argument: CORRUPTIONS[corruption](inputs[argument])}
+    with pytest.raises((ValueError, TypeError), match=r"(?s)expected.*got") as caught:
+        op.kernel(**wrong)
+    # the first argument sets the measure for the others: a fault in it may show in one of them
+    assert argument in str(caught.value) or argument == next(iter(inputs))
