@@ -35,7 +35,7 @@ class Features:
 def features(grey: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> Features:
     """The strongest SIFT features of an image [H, W], within the non-zero part of `mask`."""
     sift = cv2.SIFT.create(nfeatures=MOST_FEATURES, contrastThreshold=CONTRAST)
-    found, raw = sift.detectAndCompute(grey, mask)  # type: ignore[call-overload]  # OpenCV's stubs forbid mask=None
+    found, raw = sift.detectAndCompute(grey, mask)
     if not found:
         return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
     # The root of L1-normalised histograms compares better than the histograms ("RootSIFT"), and has unit length.

@@ -170,8 +170,9 @@ def _worked(folder: Path, tell: Callable[[str], None]) -> Points | None:
         worker.kill()
         worker.communicate()
     if status != 0:
-        last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        warnings.warn(f"no points could be triangulated (status {status}: {last[0][:300]})", stacklevel=3)
+        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip() and "    @" not in line]
+        last = said[-1].strip()[:300] if said else "no message"
+        warnings.warn(f"no points could be triangulated (status {status}: {last})", stacklevel=3)
         return None
     with np.load(folder / "points.npz", allow_pickle=False) as stored:
         return Points(stored["xyz"].astype(np.float32), stored["rgb"])

@@ -75,10 +75,10 @@ def triangulated(
         for index in range(len(job.names)):
             _add_view(store, model, job, index)
             store.write_keypoints(index + 1, found[index].xy)
-        for (first, second), index in matched:
+        for (first, second), agreeing in matched:
             geometry = pycolmap.TwoViewGeometry()
-            geometry.config, geometry.inlier_matches = pycolmap.TwoViewGeometryConfiguration.CALIBRATED, index
-            store.write_matches(first + 1, second + 1, index)
+            geometry.config, geometry.inlier_matches = pycolmap.TwoViewGeometryConfiguration.CALIBRATED, agreeing
+            store.write_matches(first + 1, second + 1, agreeing)
             store.write_two_view_geometry(first + 1, second + 1, geometry)
     (folder / "model").mkdir(exist_ok=True)
     solved = pycolmap.triangulate_points(model, database, folder / "images", folder / "model", options=_options())
@@ -119,7 +119,8 @@ def _features(folder: Path, name: str) -> Features:
     grey = cv2.imread(str(folder / "images" / name), cv2.IMREAD_GRAYSCALE)
     if grey is None:
         raise FileNotFoundError(name)
-    mask = cv2.imread(str(folder / "masks" / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
+    mask_path = folder / "masks" / f"{name}.png"
+    mask = cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE) if mask_path.is_file() else None
     return features(np.asarray(grey, np.uint8), None if mask is None else np.asarray(mask, np.uint8))
 
 
@@ -141,7 +142,8 @@ def _in_parallel(what: str, items: list[_In], work: Callable[[_In], _Out]) -> It
 
 def _end_with_parent() -> None:
     """The parent holds our standard input open; when that closes, it is gone, and the work is for nobody."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # unbuffered: a lock on sys.stdin would make the interpreter abort when it ends
+        pass
     os._exit(1)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from anchorfield.app import load_scene
 from anchorfield.app.cli import main
-from PIL import Image
 
 VIEWS, SIDE, POINTS = 10, 48, 150
 SMALL = ("--cap", "200", "--sh-degree", "1")  # settings that train in no time
@@ -47,11 +47,6 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[in
     code = main(list(map(str, arguments)))
     captured = capsys.readouterr()
     return code, captured.out, captured.err
-
-
-def environment() -> dict[str, str]:
-    """The environment of a process that must be able to import what this one imports."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def _pose(angle: float) -> np.ndarray:

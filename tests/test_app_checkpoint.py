@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from anchorfield.app import checkpoint
-from anchorfield.renderer.errors import DataError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from anchorfield.app import checkpoint
+from anchorfield.renderer.errors import DataError
 
 FACTS = {"method": "m", "settings": {"a": [1, 2]}, "step": 7, "seconds": 1.5, "psnr": math.inf}
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from test_app_capture import SMALL, call, make_capture
+
 from anchorfield import methods
 from anchorfield.app import cli, job, settings
 from anchorfield.renderer.errors import DataError, UsageError
-from test_app_capture import SMALL, call, make_capture
 
 FLAGS_WITH_STRATEGY = ["src", "--strategy", "Abs-Grad", "--threshold=0.5", "--sh_degree", "2"]
 
@@ -88,10 +89,9 @@ def test_out_of_memory_has_its_own_code(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_an_unexpected_error_leaves_its_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    try:
+    with pytest.raises(ZeroDivisionError) as caught:
         raise ZeroDivisionError("nobody expects this")
-    except ZeroDivisionError as problem:
-        assert cli._explained(problem, ["train", "-o", str(tmp_path)]) == 1
+    assert cli._explained(caught.value, ["train", "-o", str(tmp_path)]) == 1
     assert "nobody expects this" in (tmp_path / "log.txt").read_text()
     assert str(tmp_path / "log.txt") in capsys.readouterr().err
 

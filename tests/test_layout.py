@@ -6,10 +6,14 @@ import ast
 import re
 import subprocess
 import tomllib
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from anchorfield import methods
+from anchorfield.app.settings import Setting, flatten
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("cuda_ext", "renderer", "scenes", "methods", "app")  # each may import itself and those before it
@@ -142,3 +146,31 @@ def test_no_file_names_a_place_on_one_machine() -> None:
         if home.search(line)
     ]
     assert not wrong
+
+
+def every_setting(name: str) -> list[Setting]:
+    """The settings of a method under every choice that it offers."""
+    defaults = flatten(methods.load(name)())
+    picks = [(s.flag, choice) for s in defaults for choice in typing.get_args(s.annotation)]
+    chosen = [flatten(methods.load(name)(), {flag: choice}.get) for flag, choice in picks if isinstance(choice, str)]
+    return [setting for settings in (defaults, *chosen) for setting in settings]
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_has_a_page_with_its_settings(name: str) -> None:
+    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text()
+    rows = {
+        f"| `--{s.flag.replace('_', '-')}` | {s.default} | {' '.join(s.help.split())} |" for s in every_setting(name)
+    }
+    assert not sorted(row for row in rows if row not in page), f"docs/methods/{name}.md lacks these rows"
+    flags = {row.split("|")[1].strip() for row in rows}
+    known = set(re.findall(r"^\| (`--[\w-]+`) \|", page, re.MULTILINE))
+    assert known == flags
+
+
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "assets").glob("*.md")], ids=relative
+)
+def test_links_between_pages_resolve(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s#]+)", page.read_text())
+    assert not [target for target in targets if "://" not in target and not (page.parent / target).exists()]

@@ -175,12 +175,11 @@ using Exponent = __m512;
 AF_HD F exp2(F a) {
     Exponent n;
     F f = round_down_split(max(a, F(-126.0f)), n);
-    F p = F(1.3276469e-3f);
-    p = fma(p, f, F(9.6755410e-3f));
-    p = fma(p, f, F(5.5507135e-2f));
-    p = fma(p, f, F(2.4022120e-1f));
-    p = fma(p, f, F(6.9314694e-1f));
-    p = fma(p, f, F(1.0000001f));
+    F f2 = f * f; // Estrin's order: three steps deep instead of five
+    F low = fma(F(6.9314694e-1f), f, F(1.0000001f));
+    F middle = fma(F(5.5507135e-2f), f, F(2.4022120e-1f));
+    F high = fma(F(1.3276469e-3f), f, F(9.6755410e-3f));
+    F p = fma(fma(high, f2, middle), f2, low);
     return scale_by_power(p, n);
 }
 #endif
