@@ -20,7 +20,8 @@ def chart(points: Sequence[Point], title: str, x_label: str, y_label: str, logar
     if not drawn:
         return f'<figure class="chart">{heading}<p>nothing was recorded</p></figure>'
     scaled = [(x, math.log10(y) if logarithmic else y) for x, y in drawn]
-    x_ticks, y_ticks = _ticks([x for x, _ in scaled]), _ticks([y for _, y in scaled])
+    x_ticks, heights = _ticks([x for x, _ in scaled]), [y for _, y in scaled]
+    y_ticks = _logarithmic_ticks(heights) if logarithmic else _ticks(heights)
     horizontal = _Axis(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
     vertical = _Axis(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     line = " ".join(f"{horizontal(x):.1f},{vertical(y):.1f}" for x, y in scaled)
@@ -66,6 +67,19 @@ def _ticks(values: Sequence[float]) -> list[float]:
     step *= next((factor for factor in (1, 2, 5) if span / (factor * step) <= 5), 10)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [index * step for index in range(first, max(last, first + 1) + 1)]
+
+
+def _logarithmic_ticks(values: Sequence[float]) -> list[float]:
+    """Logarithms of 1, 2, 5, 10, ... that enclose the values; of powers of ten only, where they span many."""
+    decades = range(math.floor(min(values)), math.ceil(max(values)) + 1)
+    factors = (1, 2, 5) if len(decades) <= 3 else (1,)
+    ticks = [decade + math.log10(factor) for decade in decades for factor in factors]
+    first = max(i for i, tick in enumerate(ticks) if tick <= min(values) or i == 0)
+    last = min(i for i, tick in enumerate(ticks) if tick >= max(values) or i == len(ticks) - 1)
+    ticks = ticks[first : max(last, first + 1) + 1]
+    if len(ticks) < 2:
+        ticks = [ticks[0], ticks[0] + 1]
+    return ticks[:: -(-len(ticks) // 8)] + ticks[-1:] * ((len(ticks) - 1) % -(-len(ticks) // 8) != 0)
 
 
 def _number(value: float) -> str:

@@ -1,8 +1,10 @@
-"""The command line: one frozen dataclass per verb, read by tyro; a method's settings join `train` as flat flags."""
+"""The command line: what each verb does, and errors in words with an exit code.
+
+Torch is loaded only once the options are known to be good, so that help and usage errors come at once.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import os
@@ -12,160 +14,17 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from anchorfield.app.arguments import colour, nearest_hint, parse, train_options, value_of
+from anchorfield.app.options import VERBS, Demo, Doctor, Eval, Export, Methods, Render, Train
 
 if TYPE_CHECKING:
-    from anchorfield.app.job import Job
     from anchorfield.app.run import Run
     from anchorfield.methods import Method
 
-T = TypeVar("T")
 CANCELLED, MEMORY, DATA, USAGE, FAILED, DONE = 130, 4, 3, 2, 1, 0
-WIDTH = 100  # columns of help where there is no terminal
-
-Flag = FlagCreatePairsOff[bool]
-Which = Annotated[str, arg(metavar="last|best|STEP", help_behavior_hint="(default: last)")]
-RunFolder = Annotated[Positional[Path], arg(metavar="RUN_DIR", help_behavior_hint="")]
-
-
-def _option(metavar: str, hint: str = "", *aliases: str) -> Any:
-    return arg(metavar=metavar, help_behavior_hint=hint, aliases=aliases or None)
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train a scene from a capture. A method's own settings are flags too: see `anchorfield methods NAME`."""
-
-    source: Annotated[Positional[Path | None], _option("SRC")] = None
-    """Folder of the capture, or a transforms.json."""
-    method: Annotated[str | None, _option("NAME", "(default: gaussian_splatting)")] = None
-    """Method, see `anchorfield methods`."""
-    minutes: Annotated[float | None, _option("M", "(default: 10)")] = None
-    """Training time, without evaluation and saving."""
-    steps: Annotated[int | None, _option("N")] = None
-    """Number of steps instead of a time; reproducible bit for bit."""
-    downscale: Annotated[int | None, _option("K", "(default: 1)")] = None
-    """Divide the images' width and height by K."""
-    seed: Annotated[int | None, _option("S", "(default: 0)")] = None
-    """Seed of every random choice."""
-    split: Annotated[str | None, _option("auto|all|N", "(default: auto)")] = None
-    """Held-out views: the capture's own, else every 8th; none; or every Nth."""
-    background: Annotated[str | None, _option("COLOUR")] = None
-    """Behind transparent pixels: white, black or R,G,B in 0..1."""
-    out: Annotated[Path | None, _option("RUN_DIR", "(default: runs/SCENE/METHOD-TIME)", "-o")] = None
-    """Folder for the run."""
-    resume: Flag = False
-    """Continue the run in RUN_DIR from its newest checkpoint; steps or minutes may grow."""
-    config: Annotated[Path | None, _option("FILE")] = None
-    """Take everything that is not given from a run's config.json."""
-    save_every: Annotated[float, _option("SECONDS", "(default: 60)")] = 60.0
-    """Time between two checkpoints."""
-    json: Flag = False
-    """Print events as JSON lines."""
-
-
-@dataclass(frozen=True)
-class Eval:
-    """Score a run on the held-out views of its capture."""
-
-    run: RunFolder
-    """Folder of the run."""
-    checkpoint: Which = "last"
-    """Which checkpoint."""
-    lpips_weights: Annotated[Path | None, _option("FILE")] = None
-    """Weights of lpips.LPIPS (safetensors) to compute LPIPS with."""
-    report: Flag = False
-    """Write eval/report.html anew."""
-    json: Flag = False
-    """Print one JSON object."""
-
-
-@dataclass(frozen=True)
-class Render:
-    """Render views, an orbit or a camera path to pictures (a file or a folder) or an MP4."""
-
-    run: RunFolder
-    """Folder of the run."""
-    view: Annotated[str | None, _option("NAME|INDEX")] = None
-    """One view of the capture."""
-    test: Flag = False
-    """The held-out views."""
-    orbit: Annotated[int | None, _option("N")] = None
-    """N frames around the scene."""
-    path: Annotated[Path | None, _option("FILE")] = None
-    """Camera keyframes (JSON; the format is in the documentation)."""
-    out: Annotated[Path | None, _option("FILE|DIR", "(default: in RUN_DIR/renders)", "-o")] = None
-    """By ending: .png, .jpg, .webp, .mp4, or a folder."""
-    width: Annotated[int | None, _option("PIXELS")] = None
-    """Width of the pictures instead of the training images'."""
-    fps: Annotated[float | None, _option("F", "(default: 30, or the path's own)")] = None
-    """Frames a second of a video."""
-    checkpoint: Which = "last"
-    """Which checkpoint."""
-    json: Flag = False
-    """Print one JSON object."""
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write a run's scene for other programs, by the file's ending (.ply)."""
-
-    run: RunFolder
-    """Folder of the run."""
-    out: Annotated[Path | None, _option("FILE", "(required)", "-o")] = None
-    """File to write."""
-    frame: Literal["source", "local"] = "source"
-    """The capture's own coordinates, or those of the training."""
-    checkpoint: Which = "last"
-    """Which checkpoint."""
-    json: Flag = False
-    """Print one JSON object."""
-
-
-@dataclass(frozen=True)
-class Methods:
-    """List the methods, or the settings of one."""
-
-    name: Annotated[Positional[str | None], _option("NAME")] = None
-    """A method."""
-    json: Flag = False
-    """Print JSON."""
-
-
-@dataclass(frozen=True)
-class Doctor:
-    """What runs on this machine, and why the rest does not."""
-
-    json: Flag = False
-    """Print one JSON object."""
-
-
-@dataclass(frozen=True)
-class Demo:
-    """Train a capture for a few minutes; leave splat.ply and report.html here."""
-
-    capture: Annotated[Positional[Path], _option("SRC")] = Path("assets/sample")
-    """Folder of the capture."""
-    minutes: Annotated[float, _option("M", "(default: 3.2)")] = 3.2
-    """Training time."""
-    json: Flag = False
-    """Print events as JSON lines."""
-
-
-VERBS: dict[str, type] = {
-    "train": Train,
-    "eval": Eval,
-    "render": Render,
-    "export": Export,
-    "methods": Methods,
-    "doctor": Doctor,
-    "demo": Demo,
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -195,7 +54,7 @@ def _dispatch(arguments: list[str]) -> int:
         return DONE
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
-        return _fail(f"unknown command '{verb}'.{_nearest(verb, VERBS)}", USAGE)
+        return _fail(f"unknown command '{verb}'.{nearest_hint(verb, VERBS)}", USAGE)
     warnings.showwarning = lambda message, *rest: print(f"warning: {message}", file=sys.stderr)
     run: Callable[[list[str]], int] = RUNNERS[verb]
     return run(rest)
@@ -216,33 +75,10 @@ def _overview() -> str:
     )
 
 
-def _parse(cls: type[T], verb: str, arguments: list[str]) -> T:
-    """The verb's options; leaves with exit code 2 and the nearest known flag where one is unknown."""
-    _check_flags(cls, arguments)
-    os.environ.setdefault("COLUMNS", str(WIDTH))
-    config = (tyro.conf.HelptextFromCommentsOff,)
-    return tyro.cli(cls, prog=f"anchorfield {verb}", args=arguments, config=config)
-
-
-def _check_flags(cls: type, arguments: list[str]) -> None:
-    known = {"help"}
-    for field in dataclasses.fields(cls):
-        name = field.name.replace("_", "-")
-        known |= {name, f"no-{name}"} if field.type in (bool, "bool") else {name}
-    for argument in arguments:
-        if argument == "--":
-            return
-        name = argument[2:].split("=")[0].replace("_", "-")
-        if argument.startswith("--") and name not in known:
-            from anchorfield.renderer.errors import UsageError
-
-            raise UsageError(f"unknown flag --{name}.{_nearest(name, known, '--')}")
-
-
 def _train(arguments: list[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
-        _parse(Train, "train", ["-h"])
-    base, settings, options = _train_options(arguments)
+        parse(Train, "train", ["-h"])
+    base, settings, options = train_options(arguments)
     from anchorfield.app.journal import shown
     from anchorfield.app.training import train
 
@@ -256,7 +92,7 @@ def _train(arguments: list[str]) -> int:
             seed=options.seed,
             downscale=options.downscale,
             split=options.split,
-            background=_colour(options.background),
+            background=colour(options.background),
             out=options.out,
             resume=options.resume,
             base=base,
@@ -264,97 +100,6 @@ def _train(arguments: list[str]) -> int:
             show=show,
         )
     return DONE
-
-
-def _train_options(arguments: list[str]) -> tuple[Job | None, dict[str, Any], Train]:
-    """The job that gives the defaults, the method's settings that are given, and the other options."""
-    from anchorfield.app import job
-    from anchorfield.app import settings as flat
-
-    base = _base_job(arguments)
-    method = _value_of(arguments, "method") or (base.method if base else job.DEFAULT_METHOD)
-    defaults = base.settings if base and base.method == method else job.default_settings(method)
-    found = [s for s in flat.flatten(defaults, lambda flag: _value_of(arguments, flag)) if s.flag != "seed"]
-    arguments = _canonical_choices(arguments, found)
-    options: Any = _parse(_with_settings(Train, found), "train", arguments)
-    names = {s.flag: s.flag.replace("-", "_") for s in found if _given(arguments, s.flag)}
-    settings = {flag: getattr(options, name) for flag, name in names.items()}
-    if options.source is None and base is None:
-        from anchorfield.renderer.errors import UsageError
-
-        raise UsageError("say what to train on: anchorfield train SRC, a folder with a capture")
-    return base, settings, options
-
-
-def _base_job(arguments: list[str]) -> Job | None:
-    """The configuration that --config names, or that of the run that is resumed."""
-    from anchorfield.app import job
-
-    config, out = _value_of(arguments, "config"), _value_of(arguments, "out") or _value_of(arguments, "o")
-    if config:
-        return job.read(Path(config))
-    kept = Path(out) / "config.json" if out and "--resume" in arguments else None
-    return job.read(kept) if kept and kept.is_file() else None
-
-
-def _with_settings(cls: type, settings: list[Any]) -> type:
-    """The options of a verb joined by the flat settings of a method."""
-    taken = {field.name for field in dataclasses.fields(cls)}
-    fields = []
-    for setting in settings:
-        name = setting.flag.replace("-", "_")
-        if name in taken:
-            raise TypeError(f"the setting {'.'.join(setting.path)} has the name of an option of the command line")
-        fields.append(
-            (name, Annotated[setting.annotation, arg(help=setting.help)], dataclasses.field(default=setting.default))
-        )
-    return dataclasses.make_dataclass("TrainWithSettings", fields, bases=(cls,), frozen=True)
-
-
-def _canonical_choices(arguments: list[str], settings: list[Any]) -> list[str]:
-    """The arguments with names of choices as the parser knows them; an unknown one names the nearest."""
-    from anchorfield.app import settings as flat
-
-    result = list(arguments)
-    for setting in settings:
-        for index, argument in enumerate(arguments):
-            name, separator, value = argument.partition("=")
-            if name.replace("_", "-") not in (f"--{setting.flag}",):
-                continue
-            if separator:
-                result[index] = f"{name}={flat.checked_choice(setting, value)}"
-            elif index + 1 < len(arguments):
-                result[index + 1] = flat.checked_choice(setting, arguments[index + 1])
-    return result
-
-
-def _value_of(arguments: list[str], flag: str) -> str | None:
-    """The value behind a flag, before anything is parsed."""
-    names = {f"--{flag}", f"--{flag.replace('-', '_')}", f"-{flag}" if len(flag) == 1 else f"--{flag}"}
-    for index, argument in enumerate(arguments):
-        name, separator, value = argument.partition("=")
-        if name in names:
-            return value if separator else (arguments[index + 1] if index + 1 < len(arguments) else None)
-    return None
-
-
-def _given(arguments: list[str], flag: str) -> bool:
-    names = {argument.split("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")}
-    return f"--{flag}" in names or f"--no-{flag}" in names
-
-
-def _colour(text: str | None) -> tuple[float, float, float] | None:
-    from anchorfield.renderer.errors import UsageError
-
-    if text is None or text in ("white", "black"):
-        return {None: None, "white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}[text]
-    try:
-        red, green, blue = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--background is white, black or three numbers like 0.5,0.5,0.5; got '{text}'") from None
-    if not all(0 <= part <= 1 for part in (red, green, blue)):
-        raise UsageError(f"--background: the numbers must lie in 0..1, got '{text}'")
-    return red, green, blue
 
 
 def _open(path: Path, checkpoint: str) -> Run:
@@ -366,7 +111,7 @@ def _open(path: Path, checkpoint: str) -> Run:
 
 
 def _eval(arguments: list[str]) -> int:
-    options = _parse(Eval, "eval", arguments)
+    options = parse(Eval, "eval", arguments)
     run = _open(options.run, options.checkpoint)
     from anchorfield.app.evaluation import evaluate
 
@@ -393,7 +138,7 @@ def _eval(arguments: list[str]) -> int:
 
 
 def _render(arguments: list[str]) -> int:
-    options = _parse(Render, "render", arguments)
+    options = parse(Render, "render", arguments)
     chosen = [options.view is not None, options.test, options.orbit is not None, options.path is not None]
     if sum(chosen) != 1:
         return _fail("render needs one of --view NAME, --test, --orbit N, --path FILE", USAGE)
@@ -435,7 +180,7 @@ def _cameras(run: Run, options: Render) -> tuple[str, list[Any], float]:
 
 
 def _export(arguments: list[str]) -> int:
-    options = _parse(Export, "export", arguments)
+    options = parse(Export, "export", arguments)
     if options.out is None:
         return _fail("export needs -o FILE; its ending says the format (.ply)", USAGE)
     from anchorfield.app.export import check_ending, export
@@ -452,7 +197,7 @@ def _export(arguments: list[str]) -> int:
 
 
 def _methods(arguments: list[str]) -> int:
-    options = _parse(Methods, "methods", arguments)
+    options = parse(Methods, "methods", arguments)
     from anchorfield import methods
 
     if options.name is None:
@@ -473,8 +218,6 @@ def _methods(arguments: list[str]) -> int:
 
 def _settings_rows(settings: Method) -> list[str]:
     """A line per setting; those of a choice that is not the default stand under its name."""
-    from typing import get_args, get_origin
-
     from anchorfield.app import settings as flat
 
     found = flat.flatten(settings)
@@ -490,8 +233,6 @@ def _settings_rows(settings: Method) -> list[str]:
 
 
 def _setting_row(setting: Any, indent: str) -> str:
-    from typing import get_args, get_origin
-
     literal = get_origin(setting.annotation) is Literal
     kind = (
         "|".join(map(str, get_args(setting.annotation)))
@@ -502,7 +243,7 @@ def _setting_row(setting: Any, indent: str) -> str:
 
 
 def _doctor(arguments: list[str]) -> int:
-    options = _parse(Doctor, "doctor", arguments)
+    options = parse(Doctor, "doctor", arguments)
     from anchorfield.app import doctor
 
     found = doctor.examine()
@@ -511,7 +252,7 @@ def _doctor(arguments: list[str]) -> int:
 
 
 def _demo(arguments: list[str]) -> int:
-    options = _parse(Demo, "demo", arguments)
+    options = parse(Demo, "demo", arguments)
     from anchorfield.app.demo import demo
     from anchorfield.app.journal import shown
 
@@ -541,8 +282,9 @@ def _explained(problem: Exception, arguments: list[str]) -> int:
         return _fail("out of memory: use --downscale 2, a smaller --cap, or close other programs", MEMORY)
     if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return _fail(f"no space left: {problem}. Free some space; what was saved before is unchanged", DATA)
-    log = _write_traceback(problem, arguments)
-    return _fail(f"unexpected error: {type(problem).__name__}: {problem}\nThe full traceback is in {log}", FAILED)
+    notes = getattr(problem, "__notes__", None)  # a run has written the traceback into its own log
+    where = notes[-1] if notes else f"The full traceback is in {_write_traceback(problem, arguments)}"
+    return _fail(f"unexpected error: {type(problem).__name__}: {problem}\n{where}", FAILED)
 
 
 def _out_of_memory(problem: BaseException) -> bool:
@@ -553,7 +295,7 @@ def _out_of_memory(problem: BaseException) -> bool:
 
 def _write_traceback(problem: Exception, arguments: list[str]) -> Path:
     """Append the traceback to the run's log where there is a run, else to a file for temporary things."""
-    out = _value_of(arguments, "out") or _value_of(arguments, "o")
+    out = value_of(arguments, "out") or value_of(arguments, "o")
     candidates = [Path(out) / "log.txt"] if out and Path(out).is_dir() else []
     text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {arguments}\n" + "".join(traceback.format_exception(problem))
     for path in (*candidates, Path(tempfile.gettempdir()) / f"anchorfield-{os.getpid()}.log"):
@@ -573,12 +315,6 @@ def _strict(value: Any) -> Any:
     if isinstance(value, list):
         return [_strict(entry) for entry in value]
     return str(value) if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
-
-
-def _nearest(name: str, known: Any, prefix: str = "") -> str:
-    from anchorfield.app.settings import nearest
-
-    return nearest(name, known, prefix)
 
 
 def _fail(text: str, code: int) -> int:

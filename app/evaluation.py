@@ -150,12 +150,15 @@ def _lpips(weights: Path) -> Callable[[Tensor, Tensor], float]:
     """LPIPS with the user's weights: the `state_dict` of `lpips.LPIPS` as a safetensors file. Nothing is downloaded."""
     try:
         import lpips  # type: ignore[import-not-found, unused-ignore]
-    except ImportError as problem:
+    except Exception as problem:  # a torchvision that does not fit torch raises other errors than ImportError
         raise MissingBackend(f"--lpips-weights needs the package lpips ({problem}): pip install lpips") from problem
     state = _weights(weights)
     backbone = "alex" if state["lin1.model.1.weight"].shape[1] == 192 else "vgg"
     network = lpips.LPIPS(net=backbone, pretrained=False, pnet_rand=True, verbose=False).eval()
-    network.load_state_dict(state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as problem:
+        raise DataError(f"{weights} does not fit lpips.LPIPS with {backbone}: {problem}") from problem
 
     @torch.no_grad()
     def distance(image: Tensor, photo: Tensor) -> float:

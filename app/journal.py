@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,11 @@ class Journal:
     def warn(self, text: str) -> None:
         """Something that people should know and that does not stop the run."""
         self.event("warning", text=text)
+
+    def trace(self, problem: BaseException) -> Path:
+        """Put an exception's traceback into the log; returns the log."""
+        self._write(self._log, "".join(traceback.format_exception(problem)))
+        return Path(self._log.name)
 
     def close(self) -> None:
         """Close the files; what could not be written stays unwritten."""
@@ -153,18 +159,21 @@ def plain_lines() -> Show:
 @contextmanager
 def live() -> Iterator[Show]:
     """A progress bar that follows the steps, with the other events above it."""
-    from rich.markup import escape
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
 
-    with Progress(BarColumn(24), TaskProgressColumn(), TextColumn("{task.fields[facts]}")) as bar:
-        task = bar.add_task("training", total=1.0, facts="", visible=False)
+    bar, words = ProgressBar(total=1.0), Text()
+    with Live(Group(bar, words), refresh_per_second=4) as display:
 
         def show(event: Event) -> None:
             if event["event"] == "step":
-                bar.update(task, completed=event["progress"], facts=escape(measures(event)), visible=True)
+                bar.update(event["progress"])
+                words.plain = sentence(event)
             else:
-                style = "yellow" if event["event"] == "warning" else None
-                bar.console.print(escape(sentence(event)), style=style, highlight=False)
+                style = "yellow" if event["event"] == "warning" else ""
+                display.console.print(Text(sentence(event), style=style))
 
         yield show
 

@@ -196,6 +196,7 @@ def _value_from_json(annotation: Any, value: Any, where: str) -> Any:
 
 
 def checked_choice(setting: Setting, value: Any) -> Any:
+    """`value`, where the setting is a choice in its known form; raises UsageError naming the nearest choice."""
     if typing.get_origin(setting.annotation) is not typing.Literal:
         return value
     names = typing.get_args(setting.annotation)

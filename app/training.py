@@ -31,7 +31,7 @@ from anchorfield.scenes.scene import Scene
 
 MILESTONES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)  # shares of the budget at which the held-out PSNR is measured
 EVALUATION_SHARE = 0.005  # of the expected training time, for each of these measurements
-EVALUATION_SECONDS = 0.5  # that each may take in any case
+EVALUATION_SECONDS = 0.3  # that each may take in any case
 
 ShouldStop = Callable[[Fit], bool]
 
@@ -93,6 +93,10 @@ def train(
         journal = Journal(folder, show or plain_lines())
         try:
             _Training(asked, folder, journal, save_every, should_stop).run(loaded, bool(previous))
+        except Exception as problem:
+            if not isinstance(problem, AnchorfieldError):
+                problem.add_note(f"The full traceback is in {journal.trace(problem)}")
+            raise
         finally:
             journal.close()
     return Run.open(folder)

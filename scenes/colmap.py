@@ -206,9 +206,9 @@ def _images_text(path: Path) -> list[Posed]:
         if not line:
             continue
         try:
-            _, *pose, camera_id, name = line.split(maxsplit=9)
-            values = tuple(float(value) for value in pose)
-            images.append(Posed(name, int(camera_id), values[:4], values[4:]))
+            _, qw, qx, qy, qz, tx, ty, tz, camera_id, name = line.split(maxsplit=9)
+            quaternion, translation = (qw, qx, qy, qz), (tx, ty, tz)
+            images.append(Posed(name, int(camera_id), tuple(map(float, quaternion)), tuple(map(float, translation))))
         except ValueError as error:
             raise DataError(
                 f"{path}: line {number}: expected 'ID QW QX QY QZ TX TY TZ CAMERA NAME', got {line[:80]!r}"

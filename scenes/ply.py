@@ -96,6 +96,8 @@ def read_columns(header: Header, name: str) -> Columns:
     names = [column for column, _ in element.columns]
     if len(set(names)) != len(names):
         raise DataError(f"{header.path}: element {name!r} has two properties of one name")
+    if element.has_lists:
+        raise DataError(f"{header.path}: lists inside element {element.name!r} are not supported")
     if header.order == "":
         return _read_ascii(header, element)
     return _read_binary(header, element)
@@ -138,7 +140,7 @@ def _element(path: Path, rest: str) -> Element:
 
 
 def _column(path: Path, rest: str) -> tuple[str, str]:
-    *kinds, name = rest.split()
+    *kinds, name = rest.split() or [""]
     plain = [_TYPES.get(kind, "") for kind in kinds if kind != "list"]
     if "" in plain or len(plain) != (2 if "list" in kinds else 1):
         raise DataError(f"{path}: property {rest[:80]!r} is of no known type; known are {', '.join(_TYPES)}")
@@ -153,8 +155,6 @@ def _truncated(header: Header, element: Element, needed: int, left: int, what: s
 
 
 def _read_binary(header: Header, element: Element) -> Columns:
-    if element.has_lists:
-        raise DataError(f"{header.path}: lists inside element {element.name!r} are not supported")
     row = _row(header, element)
     start = header.body + sum(_size(header, before) for before in header.elements[: header.elements.index(element)])
     left = header.path.stat().st_size - start
@@ -189,12 +189,11 @@ def _read_ascii(header: Header, element: Element) -> Columns:
         table = np.array([line.split() for line in rows], dtype=np.float64).reshape(element.count, -1)
     except ValueError as error:
         raise DataError(f"{header.path}: the rows of {element.name!r} are not all numbers of one length") from error
-    if element.count and table.shape[1] != len(element.columns):
+    if element.count == 0:
+        return {name: np.zeros(0, kind) for name, kind in element.columns}
+    if table.shape[1] != len(element.columns):
         raise DataError(
             f"{header.path}: expected {len(element.columns)} numbers in a row of {element.name!r}, got {table.shape[1]}"
         )
-    return (
-        {name: table[:, index] for index, (name, _) in enumerate(element.columns)}
-        if element.count
-        else {name: np.zeros(0) for name, _ in element.columns}
-    )
+    with np.errstate(all="ignore"):  # a number that does not fit its type is the file's mistake
+        return {name: table[:, index].astype(kind) for index, (name, kind) in enumerate(element.columns)}

@@ -95,7 +95,7 @@ def _key(views: list[View], cameras: list[Camera]) -> str:
 def _read(cache: Path, key: str) -> Points | None:
     """The points of a file with this key; a file that is old, damaged or missing holds none."""
     try:
-        with np.load(cache, allow_pickle=False) as stored:
+        with open(cache, "rb") as file, np.load(file, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
             points = Points(stored["xyz"], stored["rgb"])

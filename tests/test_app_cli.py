@@ -13,13 +13,14 @@ import pytest
 from test_app_capture import SMALL, call, make_capture
 
 from anchorfield import methods
-from anchorfield.app import cli, job, settings
+from anchorfield.app import arguments as parser
+from anchorfield.app import cli, job, options, settings
 from anchorfield.renderer.errors import DataError, UsageError
 
 FLAGS_WITH_STRATEGY = ["src", "--strategy", "Abs-Grad", "--threshold=0.5", "--sh_degree", "2"]
 
 
-@pytest.mark.parametrize("verb", ["", *cli.VERBS])
+@pytest.mark.parametrize("verb", ["", *options.VERBS])
 def test_help_fits_a_screen(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, *([verb] if verb else []), "-h")
     assert code == 0
@@ -97,10 +98,10 @@ def test_an_unexpected_error_leaves_its_traceback(tmp_path: Path, capsys: pytest
 
 
 def test_settings_are_flat_flags_in_any_order() -> None:
-    base, given, options = cli._train_options(FLAGS_WITH_STRATEGY)
+    base, given, parsed = parser.train_options(FLAGS_WITH_STRATEGY)
     assert base is None
     assert given == {"strategy": "absgrad", "threshold": 0.5, "sh-degree": 2}
-    assert options.source == Path("src")
+    assert parsed.source == Path("src")
     built = settings.apply(job.default_settings("gaussian_splatting"), given)
     assert settings.to_json(built)["strategy"]["type"] == "absgrad"
     assert settings.to_json(built)["strategy"]["threshold"] == 0.5
@@ -114,7 +115,7 @@ def test_every_method_describes_itself_and_its_settings(name: str, capsys: pytes
     for setting in settings.flatten(job.default_settings(name)):
         assert f"--{setting.flag}" in out
         assert setting.help, f"{setting.path} has no docstring"
-    cli._with_settings(cli.Train, [s for s in settings.flatten(job.default_settings(name)) if s.flag != "seed"])
+    parser.with_settings(options.Train, [s for s in settings.flatten(job.default_settings(name)) if s.flag != "seed"])
 
 
 @pytest.mark.parametrize("name", methods.names())

@@ -180,7 +180,7 @@ from anchorfield.app import checkpoint, train
 from anchorfield.app.journal import read_events, silent
 
 capture, run, kills, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-draw, store, newest = random.Random(0), run / "checkpoints", 0
+draw, store, newest, starts = random.Random(0), run / "checkpoints", 0, 0
 for kill in range(kills):
     child = os.fork()
     if child == 0:
@@ -195,23 +195,25 @@ for kill in range(kills):
     found = checkpoint.latest_valid(store, print)
     reached = int(found.facts["step"]) if found else 0
     resumed = [event["step"] for event in read_events(run) if event["event"] == "resumed"]
-    assert all(step <= reached for step in resumed), (resumed, reached)
+    if len(resumed) > starts:  # it came so far as to say where it went on
+        assert resumed[-1] == newest, f"kill {kill}: went on at {resumed[-1]} though {newest} was saved"
     assert reached >= newest, f"kill {kill}: step {newest} was saved and is lost"
-    newest = reached
-print(newest)
+    newest, starts = reached, len(resumed)
+    print(newest)
 train(out=run, resume=True, show=silent)
 """
 
 
 def test_kills_at_random_moments_lose_nothing_saved(capture: Path, tmp_path: Path) -> None:
     """Every checkpoint on disk stays whole, and the run that was killed 30 times ends like one that was not."""
-    steps = 400
+    steps = 1000
     arguments = [capture, tmp_path / "killed", KILLS, steps]
     done = subprocess.run(
         [sys.executable, "-c", KILLER, *map(str, arguments)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.splitlines()[-1]) > 20, "the kills came before anything was trained"
+    reached = [int(line) for line in done.stdout.splitlines()]
+    assert len(set(reached)) > KILLS / 4, f"most kills came outside of the training: {reached}"
     train(capture, settings=SETTINGS, steps=steps, out=tmp_path / "whole", show=silent)
     assert equal_states(last(tmp_path / "whole").state, last(tmp_path / "killed").state)
     assert not list((tmp_path / "killed" / "checkpoints").glob(f"{checkpoint.HIDDEN}*"))
@@ -252,6 +254,18 @@ def test_a_full_disk_loses_nothing_that_was_saved(run_folder: Path) -> None:
     assert [path for path in (run_folder / "checkpoints").iterdir() if path.name.startswith(".")] == []
     assert last(run_folder).path == kept.path
     assert train(steps=60, out=run_folder, resume=True, show=silent).step == 60
+
+
+def test_an_unexpected_error_leaves_its_traceback_in_the_run(capture: Path, tmp_path: Path) -> None:
+    def broken(event: Any) -> None:
+        if event["event"] == "saved":
+            raise ZeroDivisionError("nobody expects this")
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        train(capture, settings=SETTINGS, steps=5, out=tmp_path / "run", show=broken)
+    assert str(tmp_path / "run" / "log.txt") in caught.value.__notes__[-1]
+    assert "Traceback" in (tmp_path / "run" / "log.txt").read_text()
+    assert train(out=tmp_path / "run", resume=True, show=silent).step == 5
 
 
 def test_two_processes_do_not_train_into_one_folder(capture: Path, tmp_path: Path) -> None:

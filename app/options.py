@@ -1,0 +1,148 @@
+"""The options of every verb of the command line: one frozen dataclass each, read by tyro."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+Flag = FlagCreatePairsOff[bool]
+Which = Annotated[str, arg(metavar="last|best|STEP", help_behavior_hint="(default: last)")]
+RunFolder = Annotated[Positional[Path], arg(metavar="RUN_DIR", help_behavior_hint="")]
+
+
+def _option(metavar: str, hint: str = "", *aliases: str) -> Any:
+    return arg(metavar=metavar, help_behavior_hint=hint, aliases=aliases or None)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a scene from a capture. A method's own settings are flags too: see `anchorfield methods NAME`."""
+
+    source: Annotated[Positional[Path | None], _option("SRC")] = None
+    """Folder of the capture, or a transforms.json."""
+    method: Annotated[str | None, _option("NAME", "(default: gaussian_splatting)")] = None
+    """Method, see `anchorfield methods`."""
+    minutes: Annotated[float | None, _option("M", "(default: 10)")] = None
+    """Training time, without evaluation and saving."""
+    steps: Annotated[int | None, _option("N")] = None
+    """Number of steps instead of a time; reproducible bit for bit."""
+    downscale: Annotated[int | None, _option("K", "(default: 1)")] = None
+    """Divide the images' width and height by K."""
+    seed: Annotated[int | None, _option("S", "(default: 0)")] = None
+    """Seed of every random choice."""
+    split: Annotated[str | None, _option("auto|all|N", "(default: auto)")] = None
+    """Held-out views: the capture's own, else every 8th; none; or every Nth."""
+    background: Annotated[str | None, _option("COLOUR")] = None
+    """Behind transparent pixels: white, black or R,G,B in 0..1."""
+    out: Annotated[Path | None, _option("RUN_DIR", "(default: runs/SCENE/METHOD-TIME)", "-o")] = None
+    """Folder for the run."""
+    resume: Flag = False
+    """Continue the run in RUN_DIR from its newest checkpoint; steps or minutes may grow."""
+    config: Annotated[Path | None, _option("FILE")] = None
+    """Take everything that is not given from a run's config.json."""
+    save_every: Annotated[float, _option("SECONDS", "(default: 60)")] = 60.0
+    """Time between two checkpoints."""
+    json: Flag = False
+    """Print events as JSON lines."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Score a run on the held-out views of its capture."""
+
+    run: RunFolder
+    """Folder of the run."""
+    checkpoint: Which = "last"
+    """Which checkpoint."""
+    lpips_weights: Annotated[Path | None, _option("FILE")] = None
+    """Weights of lpips.LPIPS (safetensors) to compute LPIPS with."""
+    report: Flag = False
+    """Write eval/report.html anew."""
+    json: Flag = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
+class Render:
+    """Render views, an orbit or a camera path to pictures (a file or a folder) or an MP4."""
+
+    run: RunFolder
+    """Folder of the run."""
+    view: Annotated[str | None, _option("NAME|INDEX")] = None
+    """One view of the capture."""
+    test: Flag = False
+    """The held-out views."""
+    orbit: Annotated[int | None, _option("N")] = None
+    """N frames around the scene."""
+    path: Annotated[Path | None, _option("FILE")] = None
+    """Camera keyframes (JSON; the format is in the documentation)."""
+    out: Annotated[Path | None, _option("FILE|DIR", "(default: in RUN_DIR/renders)", "-o")] = None
+    """By ending: .png, .jpg, .webp, .mp4, or a folder."""
+    width: Annotated[int | None, _option("PIXELS")] = None
+    """Width of the pictures instead of the training images'."""
+    fps: Annotated[float | None, _option("F", "(default: 30, or the path's own)")] = None
+    """Frames a second of a video."""
+    checkpoint: Which = "last"
+    """Which checkpoint."""
+    json: Flag = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run's scene for other programs, by the file's ending (.ply)."""
+
+    run: RunFolder
+    """Folder of the run."""
+    out: Annotated[Path | None, _option("FILE", "(required)", "-o")] = None
+    """File to write."""
+    frame: Literal["source", "local"] = "source"
+    """The capture's own coordinates, or those of the training."""
+    checkpoint: Which = "last"
+    """Which checkpoint."""
+    json: Flag = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
+class Methods:
+    """List the methods, or the settings of one."""
+
+    name: Annotated[Positional[str | None], _option("NAME")] = None
+    """A method."""
+    json: Flag = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """What runs on this machine, and why the rest does not."""
+
+    json: Flag = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train a capture for a few minutes; leave splat.ply and report.html here."""
+
+    capture: Annotated[Positional[Path], _option("SRC")] = Path("assets/sample")
+    """Folder of the capture."""
+    minutes: Annotated[float, _option("M", "(default: 3.2)")] = 3.2
+    """Training time."""
+    json: Flag = False
+    """Print events as JSON lines."""
+
+
+VERBS: dict[str, type] = {
+    "train": Train,
+    "eval": Eval,
+    "render": Render,
+    "export": Export,
+    "methods": Methods,
+    "doctor": Doctor,
+    "demo": Demo,
+}
