@@ -113,6 +113,7 @@ def _open(path: Path, checkpoint: str) -> Run:
 def _eval(arguments: list[str]) -> int:
     options = parse(Eval, "eval", arguments)
     run = _open(options.run, options.checkpoint)
+    from anchorfield.app import files
     from anchorfield.app.evaluation import evaluate
 
     result = evaluate(run, lpips_weights=options.lpips_weights)
@@ -122,7 +123,7 @@ def _eval(arguments: list[str]) -> int:
 
         written.append(f"report: {write_report(run, result)}")
     if options.json:
-        print(json.dumps(_strict(result.to_json())))
+        print(json.dumps(files.strict(result.to_json())))
         return DONE
     for score in result.scores:
         print(f"{score.psnr:7.2f} dB  SSIM {score.ssim:.4f}  {score.render_ms:7.1f} ms  {score.name}")
@@ -306,15 +307,6 @@ def _write_traceback(problem: Exception, arguments: list[str]) -> Path:
         except OSError:
             continue
     return Path(os.devnull)
-
-
-def _strict(value: Any) -> Any:
-    """JSON knows no infinity: an infinite PSNR becomes the text "inf"."""
-    if isinstance(value, dict):
-        return {name: _strict(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_strict(entry) for entry in value]
-    return str(value) if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
 
 
 def _fail(text: str, code: int) -> int:

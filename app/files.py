@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,16 @@ def sync_file(path: Path) -> None:
 
 def dump(value: Any) -> str:
     """JSON text for people: indented, keys in the order given."""
-    return json.dumps(value, indent=2) + "\n"
+    return json.dumps(strict(value), indent=2) + "\n"
+
+
+def strict(value: Any) -> Any:
+    """`value` without NaN and infinity, which JSON does not know: they become text."""
+    if isinstance(value, Mapping):
+        return {name: strict(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> Any:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from anchorfield.app import files
 from anchorfield.app.machine import human_bytes, human_time
 
 Event = Mapping[str, Any]
@@ -34,7 +35,7 @@ class Journal:
 
     def event(self, kind: str, **facts: Any) -> None:
         """Record what happened."""
-        event = {"event": kind, **{name: _json_number(value) for name, value in facts.items()}}
+        event = {"event": kind, **files.strict(facts)}
         self._write(self._events, json.dumps(event))
         if kind != "step":
             self._write(self._log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence(event)}")
@@ -185,10 +186,3 @@ def _append(path: Path) -> IO[str]:
     if torn:
         file.write("\n")
     return file
-
-
-def _json_number(value: Any) -> Any:
-    """JSON knows no NaN or infinity: they become text."""
-    if isinstance(value, Mapping):
-        return {name: _json_number(entry) for name, entry in value.items()}
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -347,7 +347,7 @@ class _Training:
             "seconds": self.seconds,
             "evaluation_seconds": self.evaluation_seconds,
             "saving_seconds": self.saving_seconds,
-            "psnr": self.psnr if self.psnr is None or math.isfinite(self.psnr) else str(self.psnr),
+            "psnr": self.psnr,
             "gaussians": self.count,
             "peak_memory": machine.peak_bytes(),
             "scene": _scene_facts(scene),

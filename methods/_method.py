@@ -21,7 +21,8 @@ from anchorfield.renderer.types import Frame, Gaussians
 from anchorfield.scenes.scene import Scene
 
 State: TypeAlias = Mapping[str, Any]
-"""Nested mapping with string keys whose leaves are tensors, numbers, strings, booleans or None: what a checkpoint holds."""
+"""What a checkpoint holds: a nested mapping with string keys (none starts with '$') whose leaves are tensors, numbers,
+strings, booleans or None. "step" and "progress" are always there; the application raises a budget by changing "progress"."""
 
 
 class Model(nn.Module, ABC):
@@ -87,7 +88,7 @@ class Fit:
 
 @runtime_checkable
 class Method(Protocol):
-    """Settings with two functions. Fields of the dataclass become flags of the command line."""
+    """Settings with two functions. Fields of the dataclass become flags of the command line; every one has a default."""
 
     seed: int
 
@@ -104,4 +105,6 @@ class Method(Protocol):
 class HasPlan(Protocol):
     """A method that says beforehand what it will do on a scene (counts, memory), a line each."""
 
-    def plan(self, scene: Scene) -> list[str]: ...
+    def plan(self, scene: Scene) -> list[str]:
+        """Lines to show before training."""
+        ...

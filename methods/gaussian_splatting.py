@@ -77,12 +77,15 @@ class GaussianSplatting:
 
     def fit(self, scene: Scene, resume: State | None = None) -> Iterator[Fit]:
         """Optimise for ever, yielding after each step."""
-        cap, size = self._cap(scene), extent(scene)
         random = torch.Generator().manual_seed(self.seed)
-        model = self.restore(resume) if resume else self._initial(scene, cap, random)
-        fit = Fit(model, self._optimiser(model), random, memory={"extent": size})
         if resume:
-            fit.resume(resume)
+            model = self.restore(resume)
+            fit = Fit(model, self._optimiser(model), random).resume(resume)
+        else:
+            cap = self._cap(scene)
+            model = self._initial(scene, cap, random)
+            fit = Fit(model, self._optimiser(model), random, memory={"cap": cap, "extent": extent(scene)})
+        cap, size = int(fit.memory["cap"]), float(fit.memory["extent"])
         background = torch.tensor(scene.background)
         while True:
             fit.optimiser.rates["means"] = self.rates.means * size * 0.01**fit.progress

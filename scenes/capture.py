@@ -32,6 +32,7 @@ class Shot:
     mask: Path | None = None
     depth: Path | None = None
     depth_unit: float = 1.0  # source units per stored depth step
+    face: Array | None = None  # [3, 3] panorama_from_face, of a face of a panorama; `rotation` is then the face's own
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from anchorfield.scenes.capture import Array, Capture, Reader, Shot
 from anchorfield.scenes.images import read_header
 from anchorfield.scenes.photo import Photo
 from anchorfield.scenes.scene import Points, Scene, View
-from anchorfield.scenes.undistort import pinhole_of
+from anchorfield.scenes.undistort import PANORAMA, cube_faces, pinhole_of
 
 READERS = tuple(cast(Reader, module) for module in (transforms, colmap))
 HOLD_OUT_EVERY = 8
@@ -60,7 +60,9 @@ def load_scene(
         fitted, note = _fitted(shot, header.width, header.height)
         if note and capture.downscale_done == 1:
             size_notes.append(note)
-        views.append(_view(fitted, centre, scale, downscale / capture.downscale_done, cache))
+        reduction = downscale / capture.downscale_done
+        views += [_view(face, centre, scale, reduction, cache) for face in _faces(fitted)]
+    held_out = [out for shot, out in zip(shots, held_out, strict=True) for _ in _faces(shot)]
     source_from_world = np.eye(4)
     source_from_world[:3, :3] *= scale
     source_from_world[:3, 3] = centre
@@ -160,6 +162,18 @@ def _fitted(shot: Shot, width: int, height: int) -> tuple[Shot, str | None]:
     return replace(shot, lens=smaller), note
 
 
+def _faces(shot: Shot) -> list[Shot]:
+    """The pinhole views of a shot: itself, or the six faces of a panorama."""
+    if shot.lens.model.name != PANORAMA:
+        return [shot]
+    if shot.depth is not None:
+        raise DataError(f"{shot.depth}: depth maps of panoramas cannot be read; remove the entry")
+    return [
+        replace(shot, name=f"{shot.name}#{name}", face=face, rotation=face.T @ shot.rotation)
+        for name, face in cube_faces().items()
+    ]
+
+
 def _grouped(notes: list[str]) -> list[str]:
     return [f"{number} images have {note}" for note, number in Counter(notes).items()]
 
@@ -171,7 +185,19 @@ def _view(shot: Shot, centre: Array, scale: float, reduction: float, cache: Tens
     pose[:3, :3] = shot.rotation
     pose[:3, 3] = -shot.rotation @ ((shot.centre - centre) / scale)
     full = Camera(torch.from_numpy(pose).float(), **vars(pinhole))
-    photo = Photo(shot.image, shot.lens, pinhole, width, height, cache, shot.mask, shot.depth, shot.depth_unit / scale)
+    photo = Photo(
+        path=shot.image,
+        lens=shot.lens,
+        pinhole=pinhole,
+        width=width,
+        height=height,
+        cache=cache,
+        mask_path=shot.mask,
+        depth_path=shot.depth,
+        depth_scale=shot.depth_unit / scale,
+        name=shot.name,
+        face=shot.face,
+    )
     return View(
         name=shot.name,
         camera=full.resized(width, height),

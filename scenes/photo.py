@@ -18,6 +18,7 @@ from torch import Tensor
 
 from anchorfield.renderer.errors import DataError
 from anchorfield.scenes.cache import TensorCache
+from anchorfield.scenes.capture import Array
 from anchorfield.scenes.images import AnyImage, Pixels, decode, decode_depth, decode_mask
 from anchorfield.scenes.undistort import Pinhole, is_pinhole, undistortion_grid, warp
 
@@ -26,6 +27,7 @@ from anchorfield.scenes.undistort import Pinhole, is_pinhole, undistortion_grid,
 class Photo:
     """How the images of one view are made; all of them go through the scene's cache."""
 
+    name: str  # of the view; the views of a panorama share its file
     path: Path
     lens: pycolmap.Camera  # in the pixels of the file
     pinhole: Pinhole  # the undistorted camera, in the pixels of the file
@@ -35,10 +37,11 @@ class Photo:
     mask_path: Path | None = None
     depth_path: Path | None = None
     depth_scale: float = 1.0  # scene units per stored depth step
+    face: Array | None = None  # [3, 3] panorama_from_face, of a face of a panorama
 
     def pixels(self) -> Tensor:
         """uint8 [height, width, 3 or 4]."""
-        return self.cache.get(("image", self.path), self._make_pixels)
+        return self.cache.get(("image", self.name), self._make_pixels)
 
     def pixels_at(self, width: int, height: int) -> Tensor:
         """uint8 [height, width, 3 or 4] at another size, decoded anew."""
@@ -46,11 +49,11 @@ class Photo:
 
     def mask(self) -> Tensor:
         """bool [height, width]: True where every pixel of the file that falls into it counts."""
-        return self.cache.get(("mask", self.mask_path), self._make_mask)
+        return self.cache.get(("mask", self.name), self._make_mask)
 
     def depth(self) -> Tensor:
         """float32 [height, width] in scene units, 0 where unknown."""
-        return self.cache.get(("depth", self.depth_path), self._make_depth)
+        return self.cache.get(("depth", self.name), self._make_depth)
 
     def _make_pixels(self) -> Tensor:
         pixels = decode(self.path)
@@ -60,7 +63,7 @@ class Photo:
 
     def _averaged(self, image: AnyImage) -> AnyImage:
         if not is_pinhole(self.lens):
-            image = warp(image, self._grid())
+            image = warp(image, self._grid(), wraps=self.face is not None)
         if image.shape[:2] == (self.height, self.width):
             return image
         return np.asarray(cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA))
@@ -87,7 +90,8 @@ class Photo:
 
     def _grid(self) -> Tensor:
         key = ("grid", self.lens.model.name, self.lens.width, self.lens.height, tuple(self.lens.params))
-        return self.cache.get(key, lambda: undistortion_grid(self.lens, self.pinhole))
+        face = None if self.face is None else self.face.tobytes()
+        return self.cache.get((*key, face), lambda: undistortion_grid(self.lens, self.pinhole, self.face))
 
 
 def _premultiplied(pixels: Pixels) -> NDArray[np.float32]:

@@ -24,8 +24,8 @@ from anchorfield.scenes.capture import Array
 from anchorfield.scenes.scene import Points, Scene, View
 
 LONGEST_SIDE = 1000  # pixels of the images in which features are sought
-NEAREST = 10  # views to match each view with ...
-FURTHER = (12, 15, 19, 24)  # ... and some by rank of nearness: wide baselines make points precise
+NEAREST = 8  # views to match each view with ...
+FURTHER = (10, 13, 17, 22)  # ... and some by rank of nearness: wide baselines make points precise
 WIDEST_TURN = 75.0  # degrees between two viewing directions that can share features
 
 _FORMAT = b"anchorfield points 1"

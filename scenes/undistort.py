@@ -3,6 +3,8 @@
 The pinhole keeps the photo's principal point; its focal length grows by the least factor for which each of its pixels
 sees the photo (no blank border). A lens that sees very far is cut to `1 / WIDEST` times the photo's focal length:
 beyond that the middle of the image, where the detail is, would lose too many pixels.
+
+A panorama (EQUIRECTANGULAR) sees in all directions: it becomes the six faces of a cube, each a pinhole image.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ import cv2
 import numpy as np
 import pycolmap
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from anchorfield.renderer.errors import DataError
+from anchorfield.scenes.capture import Array
 from anchorfield.scenes.images import AnyImage
 
 WIDEST = 2.0
@@ -36,6 +40,15 @@ class Pinhole:
     height: int
 
 
+PANORAMA = "EQUIRECTANGULAR"
+
+
+def cube_faces() -> dict[str, Array]:
+    """Rotations [3, 3] `panorama_from_face` by name."""
+    turns = {"front": (0, 0), "right": (0, 90), "back": (0, 180), "left": (0, -90), "up": (90, 0), "down": (-90, 0)}
+    return {name: Rotation.from_euler("xy", degrees, degrees=True).as_matrix() for name, degrees in turns.items()}
+
+
 def is_pinhole(lens: pycolmap.Camera) -> bool:
     """Whether the lens has no distortion at all."""
     name = lens.model.name
@@ -43,7 +56,10 @@ def is_pinhole(lens: pycolmap.Camera) -> bool:
 
 
 def pinhole_of(lens: pycolmap.Camera, where: str) -> Pinhole:
-    """The pinhole camera that replaces `lens`."""
+    """The pinhole camera that replaces `lens`; of a panorama, that of one face."""
+    if lens.model.name == PANORAMA:
+        side = max(1, lens.width // 4)  # a face spans a quarter of the circle
+        return Pinhole(side / 2, side / 2, side / 2, side / 2, side, side)
     exact = Pinhole(
         lens.focal_length_x,
         lens.focal_length_y,
@@ -78,21 +94,27 @@ def _least_zoom(lens: pycolmap.Camera, exact: Pinhole) -> float | None:
     return narrow
 
 
-def undistortion_grid(lens: pycolmap.Camera, pinhole: Pinhole) -> Tensor:
-    """Where each pixel of the pinhole image lies in the photo: float32 [H, W, 2], x and y in OpenCV's pixel indices."""
+def undistortion_grid(lens: pycolmap.Camera, pinhole: Pinhole, face: Array | None = None) -> Tensor:
+    """Where each pixel of the pinhole image lies in the photo: float32 [H, W, 2], x and y in OpenCV's pixel indices.
+
+    `face` [3, 3] turns the pinhole's rays into the lens's, for the faces of a panorama.
+    """
     grid = np.empty((pinhole.height, pinhole.width, 2), dtype=np.float32)
     columns = (np.arange(pinhole.width) + 0.5 - pinhole.cx) / pinhole.fx
     rows = (np.arange(pinhole.height) + 0.5 - pinhole.cy) / pinhole.fy
     for top in range(0, pinhole.height, 64):  # in bands: rays are doubles, a large photo would need gigabytes
         x, y = np.meshgrid(columns, rows[top : top + 64])
         rays = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
-        grid[top : top + 64] = lens.img_from_cam(rays).reshape(*x.shape, 2) - 0.5
+        if face is not None:
+            rays = rays @ face.T
+        grid[top : top + 64] = lens.img_from_cam(rays, check_cheirality=face is None).reshape(*x.shape, 2) - 0.5
     return torch.from_numpy(grid)
 
 
-def warp(image: AnyImage, grid: Tensor, interpolation: int = cv2.INTER_CUBIC) -> AnyImage:
-    """The image sampled at the grid; at the border the nearest pixel repeats."""
-    return np.asarray(cv2.remap(image, grid.numpy(), _ONE_MAP, interpolation, borderMode=cv2.BORDER_REPLICATE))
+def warp(image: AnyImage, grid: Tensor, interpolation: int = cv2.INTER_CUBIC, wraps: bool = False) -> AnyImage:
+    """The image sampled at the grid; beyond the border the nearest pixel repeats, or the image where it `wraps`."""
+    border = cv2.BORDER_WRAP if wraps else cv2.BORDER_REPLICATE
+    return np.asarray(cv2.remap(image, grid.numpy(), _ONE_MAP, interpolation, borderMode=border))
 
 
 def _zoomed(pinhole: Pinhole, zoom: float) -> Pinhole:

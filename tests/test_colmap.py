@@ -96,6 +96,27 @@ def test_every_lens_is_undistorted(tmp_path: Path, model: str) -> None:
     assert (pinhole.cx, pinhole.cy) == (lens.principal_point_x, lens.principal_point_y)
 
 
+def test_panoramas_become_cubes(tmp_path: Path) -> None:
+    """Each face shows the direction in which its camera looks."""
+    captures.colmap(tmp_path, 3, "EQUIRECTANGULAR")
+    lens = pycolmap.Camera(model="EQUIRECTANGULAR", width=400, height=200, params=[400, 200])
+    rows, columns = np.mgrid[:200, :400] + 0.5
+    rays = lens.cam_ray_from_img(np.stack([columns, rows], axis=-1).reshape(-1, 2)).reshape(200, 400, 3)
+    for path in (tmp_path / "images").iterdir():
+        Image.fromarray(np.rint(127.5 + 127.5 * rays).astype(np.uint8)).save(path)
+    cameras = tmp_path / "sparse" / "0" / "cameras.bin"
+    cameras.write_bytes(cameras.read_bytes()[:16] + struct.pack("<QQdd", 400, 200, 400, 200))
+    scene = load_scene(tmp_path, split="all")
+    assert len(scene.views) == 18
+    assert scene.views[0].name == "000.png#front"
+    front = scene.views[0].camera.world_to_camera[:3, :3]
+    for view in scene.views[:6]:
+        assert (view.camera.width, view.camera.height) == (100, 100)
+        middle = view.load()[49:51, 49:51].float().mean(dim=(0, 1)) / 127.5 - 1
+        forward = front @ view.camera.world_to_camera[:3, :3].T @ torch.tensor([0.0, 0, 1])
+        torch.testing.assert_close(middle, forward, atol=0.02, rtol=0)
+
+
 def test_undistorted_lines_are_straight(tmp_path: Path) -> None:
     lens = pycolmap.Camera(model="OPENCV", width=200, height=150, params=[180, 180, 100, 75, -0.25, 0.05, 0, 0])
     pinhole = pinhole_of(lens, "lens")

@@ -36,9 +36,10 @@ def test_points_lie_on_the_plane_and_are_kept(plane: Scene, tmp_path: Path) -> N
     points = triangulated_points(plane, cache, told.append)
     assert points is not None
     assert len(points.xyz) > 300
-    # At a distance of 2.6 with a focal length of 300 pixels, 0.2 pixels over a baseline of 0.6 are 0.0075 in height.
-    assert np.median(np.abs(heights(plane, points.xyz))) < 0.0075
-    assert abs(np.median(heights(plane, points.xyz))) < 0.001
+    # At a distance of 2.6 with a focal length of 300 pixels, 0.1 pixels over a baseline of 0.6 are 0.004 in height; a
+    # bias tells of keypoints or cameras that are off by a part of a pixel.
+    assert np.median(np.abs(heights(plane, points.xyz))) < 0.003
+    assert abs(np.median(heights(plane, points.xyz))) < 0.0005
     assert points.rgb.std() > 5
     assert "triangulating" in told
     assert [path.name for path in cache.parent.iterdir()] == ["points.npz"]
@@ -108,7 +109,7 @@ def test_pairs_are_near_and_look_the_same_way() -> None:
     poses = np.stack(captures.ring(60))
     pairs = pairs_to_match(poses)
     assert (pairs[:, 0] < pairs[:, 1]).all()
-    assert len(np.unique(pairs, axis=0)) == len(pairs) <= 60 * 14
+    assert len(np.unique(pairs, axis=0)) == len(pairs) <= 60 * 12
     directions = poses[:, 2, :3]
     assert (np.sum(directions[pairs[:, 0]] * directions[pairs[:, 1]], axis=1) > np.cos(np.radians(75))).all()
     assert pairs_to_match(poses[:2]).tolist() == [[0, 1]]
