@@ -164,8 +164,9 @@ def cast_view(pose: Array, still_life: BVHTree, room: BVHTree) -> tuple[Array, N
     return depth.reshape(SIZE, SIZE), mask.reshape(SIZE, SIZE)
 
 
-def write_ground_truth(out: Path, poses: list[Array], still_life: bpy.types.Collection,
-                       room: bpy.types.Collection) -> None:
+def write_ground_truth(
+    out: Path, poses: list[Array], still_life: bpy.types.Collection, room: bpy.types.Collection
+) -> None:
     """Write the mesh, and depth and mask of the held-out views."""
     write_mesh(out / "mesh.ply", *triangles(still_life))
     objects, background = bvh(still_life), bvh(room)
@@ -190,7 +191,12 @@ def transforms(poses: list[Array]) -> dict[str, object]:
     names = [f"images/{index:03}.jpg" for index in range(len(poses))]
     return {
         "camera_model": "PINHOLE",
-        "fl_x": FOCAL, "fl_y": FOCAL, "cx": SIZE / 2, "cy": SIZE / 2, "w": SIZE, "h": SIZE,
+        "fl_x": FOCAL,
+        "fl_y": FOCAL,
+        "cx": SIZE / 2,
+        "cy": SIZE / 2,
+        "w": SIZE,
+        "h": SIZE,
         "depth_unit_scale_factor": DEPTH_UNIT,
         "train_filenames": [name for index, name in enumerate(names) if index % TEST_EVERY],
         "test_filenames": names[::TEST_EVERY],
@@ -221,8 +227,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=40, help="paths per pixel")
     parser.add_argument("--threads", type=int, default=0, help="0 uses every core")
     parser.add_argument("--views", type=str, default="", help="comma-separated numbers; all views without it")
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "anchorfield-sample",
-                        help="folder of the lossless renders")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "anchorfield-sample",
+        help="folder of the lossless renders",
+    )
     return parser.parse_args()
 
 

@@ -26,10 +26,17 @@ FLOOR_Z = -0.74
 ROOM_HALF = 2.5
 CLOTH_Z = 0.002
 # Right and up direction of the picture on each side of a box (+x, -x, +y, -y, +z, -z).
-FACE_AXES = np.array([
-    [[0, 1, 0], [0, 0, 1]], [[0, -1, 0], [0, 0, 1]], [[-1, 0, 0], [0, 0, 1]],
-    [[1, 0, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 0]], [[1, 0, 0], [0, -1, 0]],
-], float)
+FACE_AXES = np.array(
+    [
+        [[0, 1, 0], [0, 0, 1]],
+        [[0, -1, 0], [0, 0, 1]],
+        [[-1, 0, 0], [0, 0, 1]],
+        [[1, 0, 0], [0, 0, 1]],
+        [[1, 0, 0], [0, 1, 0]],
+        [[1, 0, 0], [0, -1, 0]],
+    ],
+    float,
+)
 
 
 @dataclass(frozen=True)
@@ -268,8 +275,17 @@ def add(group: bpy.types.Collection, part: Part, look: bpy.types.Material) -> No
     group.objects.link(bpy.data.objects.new(look.name, mesh))
 
 
-def add_box(group: bpy.types.Collection, name: str, size: Point, painter: paint.FacePainter, at: Point, turn: float,
-            tilt: float = 0, bevel: float = 0.0015, finish: Finish = MATT) -> None:
+def add_box(
+    group: bpy.types.Collection,
+    name: str,
+    size: Point,
+    painter: paint.FacePainter,
+    at: Point,
+    turn: float,
+    tilt: float = 0,
+    bevel: float = 0.0015,
+    finish: Finish = MATT,
+) -> None:
     """Put a six-sided box with a painted atlas into the scene."""
     look = material(name, paint.box_atlas(size, painter), finish)
     add(group, box(size, bevel).moved(at, turn, tilt), look)
@@ -281,14 +297,29 @@ def add_box(group: bpy.types.Collection, name: str, size: Point, painter: paint.
 def add_table(group: bpy.types.Collection) -> None:
     """A round table of walnut planks on a turned column, with a cloth on it."""
     r = TABLE_RADIUS
-    edge = np.array([[r - 0.008, -0.03], [r - 0.002, -0.028], [r, -0.022], [r, -0.008], [r - 0.0015, -0.0025],
-                     [r - 0.006, 0]])
+    edge = np.array(
+        [[r - 0.008, -0.03], [r - 0.002, -0.028], [r, -0.022], [r, -0.008], [r - 0.0015, -0.0025], [r - 0.006, 0]]
+    )
     top = lathe(np.vstack([[0, -0.03], edge, [r * 0.5, 0], [0, 0]]), 128)
     add(group, planar(top, 2.12 * r), material("table top", paint.table_top(), WOOD))
-    column = [[0.05, -0.03], [0.05, -0.07], [0.03, -0.1], [0.042, -0.2], [0.028, -0.32], [0.045, -0.5], [0.032, -0.6],
-              [0.05, -0.66], [0.16, -0.705], [0.19, -0.72], [0.19, FLOOR_Z]]
-    add(group, lathe(smooth_path(column, 48)[::-1], 40),
-        material("table column", paint.wood(1024, 1024, (70, 42, 26), (128, 84, 52), 5).rotate(90), WOOD))
+    column = [
+        [0.05, -0.03],
+        [0.05, -0.07],
+        [0.03, -0.1],
+        [0.042, -0.2],
+        [0.028, -0.32],
+        [0.045, -0.5],
+        [0.032, -0.6],
+        [0.05, -0.66],
+        [0.16, -0.705],
+        [0.19, -0.72],
+        [0.19, FLOOR_Z],
+    ]
+    add(
+        group,
+        lathe(smooth_path(column, 48)[::-1], 40),
+        material("table column", paint.wood(1024, 1024, (70, 42, 26), (128, 84, 52), 5).rotate(90), WOOD),
+    )
     linen = Finish(0.85, image_bump=0.0006)
     add(group, cloth_sheet().moved((0.01, -0.01, 0), turn=24), material("cloth", paint.cloth(), linen))
 
@@ -296,14 +327,17 @@ def add_table(group: bpy.types.Collection) -> None:
 def add_vase(group: bpy.types.Collection) -> None:
     """A painted vase with twigs and leaves."""
     x, y = -0.10, 0.105
-    outside = smooth_path([[0.034, 0], [0.046, 0.03], [0.057, 0.08], [0.050, 0.13], [0.030, 0.165], [0.026, 0.185],
-                           [0.036, 0.205]], 44)
+    outside = smooth_path(
+        [[0.034, 0], [0.046, 0.03], [0.057, 0.08], [0.050, 0.13], [0.030, 0.165], [0.026, 0.185], [0.036, 0.205]], 44
+    )
     inside = smooth_path([[0.0335, 0.2055], [0.0235, 0.187], [0.026, 0.165], [0.040, 0.14]], 14)
     profile = np.vstack([[0, 0], [0.031, 0], outside, inside, [0, 0.138]])
     add(group, lathe(profile, 72).moved((x, y, CLOTH_Z)), material("vase", paint.vase(), GLAZE))
     bark = material("twig", paint.bark(), MATT)
-    greens = [material(f"leaf {i}", paint.leaf(c, i), Finish(0.68))
-              for i, c in enumerate(((74, 112, 52), (112, 138, 58), (164, 132, 48)))]
+    greens = [
+        material(f"leaf {i}", paint.leaf(c, i), Finish(0.68))
+        for i, c in enumerate(((74, 112, 52), (112, 138, 58), (164, 132, 48)))
+    ]
     rng = np.random.default_rng(3)
     for number in range(6):
         turn = 60 * number + 20
@@ -321,16 +355,38 @@ def add_teapot(group: bpy.types.Collection) -> None:
     """A glazed teapot: body, lid with knob, spout and handle."""
     at, turn = (0.025, 0.005, CLOTH_Z), 205.0
     glaze = material("teapot", paint.speckled((204, 112, 44), (92, 42, 20), 12), replace(GLAZE, roughness=0.25))
-    body = np.vstack([[0, 0], [0.034, 0], smooth_path([[0.036, 0.004], [0.055, 0.025], [0.063, 0.052], [0.052, 0.082],
-                                                       [0.033, 0.096]], 36), [0, 0.096]])
-    lid = np.vstack([smooth_path([[0.036, 0.095], [0.037, 0.100], [0.028, 0.108], [0.010, 0.113], [0.006, 0.117],
-                                  [0.011, 0.124], [0.009, 0.131]], 32), [0, 0.133]])
+    body = np.vstack(
+        [
+            [0, 0],
+            [0.034, 0],
+            smooth_path([[0.036, 0.004], [0.055, 0.025], [0.063, 0.052], [0.052, 0.082], [0.033, 0.096]], 36),
+            [0, 0.096],
+        ]
+    )
+    lid = np.vstack(
+        [
+            smooth_path(
+                [
+                    [0.036, 0.095],
+                    [0.037, 0.100],
+                    [0.028, 0.108],
+                    [0.010, 0.113],
+                    [0.006, 0.117],
+                    [0.011, 0.124],
+                    [0.009, 0.131],
+                ],
+                32,
+            ),
+            [0, 0.133],
+        ]
+    )
     for profile in (body, lid):
         add(group, lathe(profile, 64).moved(at, turn), glaze)
     spout = smooth_path([[0.045, 0, 0.030], [0.072, 0, 0.042], [0.084, 0, 0.070], [0.102, 0, 0.094]], 22)
     add(group, tube(spout, np.linspace(0.0165, 0.0075, 22), 20).moved(at, turn), glaze)
-    handle = smooth_path([[-0.050, 0, 0.080], [-0.078, 0, 0.086], [-0.094, 0, 0.066], [-0.086, 0, 0.038],
-                          [-0.058, 0, 0.028]], 32)
+    handle = smooth_path(
+        [[-0.050, 0, 0.080], [-0.078, 0, 0.086], [-0.094, 0, 0.066], [-0.086, 0, 0.038], [-0.058, 0, 0.028]], 32
+    )
     add(group, tube(handle, 0.0058, 14).moved(at, turn), glaze)
 
 
@@ -339,30 +395,56 @@ def add_mug(group: bpy.types.Collection) -> None:
     at, turn = (0.025, 0.215, 0.0), 60.0
     bands = [(0.36, paint.TEAL), (0.42, paint.IVORY), (0.46, paint.CRIMSON), (0.50, paint.IVORY), (1.0, paint.SAGE)]
     glaze = material("mug", paint.striped(512, 1024, bands, 14), GLAZE)
-    profile = np.vstack([[0, 0], [0.026, 0], [0.031, 0.004], [0.036, 0.035], [0.037, 0.073], [0.0358, 0.0745],
-                         [0.0345, 0.073], [0.033, 0.035], [0.027, 0.008], [0, 0.006]])
+    profile = np.vstack(
+        [
+            [0, 0],
+            [0.026, 0],
+            [0.031, 0.004],
+            [0.036, 0.035],
+            [0.037, 0.073],
+            [0.0358, 0.0745],
+            [0.0345, 0.073],
+            [0.033, 0.035],
+            [0.027, 0.008],
+            [0, 0.006],
+        ]
+    )
     add(group, lathe(profile, 64).moved(at, turn), glaze)
-    handle = smooth_path([[0.034, 0, 0.060], [0.055, 0, 0.060], [0.060, 0, 0.040], [0.052, 0, 0.022],
-                          [0.032, 0, 0.020]], 28)
+    handle = smooth_path(
+        [[0.034, 0, 0.060], [0.055, 0, 0.060], [0.060, 0, 0.040], [0.052, 0, 0.022], [0.032, 0, 0.020]], 28
+    )
     add(group, tube(handle, 0.0036, 10).moved(at, turn), glaze)
 
 
 def add_books_and_boxes(group: bpy.types.Collection) -> None:
     """Everything that is a box: a chest, two books, toy blocks and the tent card."""
-    add_box(group, "chest", (0.165, 0.105, 0.085), paint.chest_face, (0.150, 0.110, CLOTH_Z), -28, bevel=0.003,
-            finish=WOOD)
+    add_box(
+        group, "chest", (0.165, 0.105, 0.085), paint.chest_face, (0.150, 0.110, CLOTH_Z), -28, bevel=0.003, finish=WOOD
+    )
     add_box(group, "lower book", (0.150, 0.205, 0.030), paint.atlas_face, (-0.140, -0.090, CLOTH_Z), 32)
     add_box(group, "upper book", (0.130, 0.180, 0.022), paint.novel_face, (-0.143, -0.088, CLOTH_Z + 0.030), 14)
-    blocks = (("ANCHOR", paint.CRIMSON, (0.205, -0.130, 0.0), 20.0), ("FIELDS", paint.TEAL, (0.243, -0.120, 0.0), -8.0),
-              ("SPLATS", paint.COBALT, (0.224, -0.124, 0.034), 38.0))
+    blocks = (
+        ("ANCHOR", paint.CRIMSON, (0.205, -0.130, 0.0), 20.0),
+        ("FIELDS", paint.TEAL, (0.243, -0.120, 0.0), -8.0),
+        ("SPLATS", paint.COBALT, (0.224, -0.124, 0.034), 38.0),
+    )
     for seed, (letters, colour, at, turn) in enumerate(blocks):
         add_box(group, letters, (0.034,) * 3, paint.block_face(letters, colour, 10 * seed), at, turn, bevel=0.002)
     height, lean = 0.092, 16.0
     foot = height * np.sin(np.radians(lean))
     for side, turn in ((-1, 8.0), (1, 188.0)):
         at = np.array([0.050, -0.190, CLOTH_Z]) + rotation(8) @ [0, side * foot, 0]
-        add_box(group, f"card {side}", (0.150, 0.0014, height), paint.card_side, tuple(at), turn, tilt=-lean,
-                bevel=0.0003, finish=PAPER)
+        add_box(
+            group,
+            f"card {side}",
+            (0.150, 0.0014, height),
+            paint.card_side,
+            tuple(at),
+            turn,
+            tilt=-lean,
+            bevel=0.0003,
+            finish=PAPER,
+        )
 
 
 def add_small_things(group: bpy.types.Collection) -> None:
@@ -371,16 +453,33 @@ def add_small_things(group: bpy.types.Collection) -> None:
     stand: Point = (0.150, -0.020, CLOTH_Z)
     add(group, ring(0.026, 0.0016).moved((stand[0], stand[1], 0.088)), steel)
     for number in range(3):
-        path = smooth_path([[0.026, 0, 0.086], [0.031, 0, 0.058], [0.040, 0, 0.014], [0.052, 0, 0.0022],
-                            [0.058, 0, 0.010]], 26)
+        path = smooth_path(
+            [[0.026, 0, 0.086], [0.031, 0, 0.058], [0.040, 0, 0.014], [0.052, 0, 0.0022], [0.058, 0, 0.010]], 26
+        )
         add(group, tube(path, 0.0016, 8).moved(stand, turn=120 * number + 40), steel)
     add(group, sphere(0.036).moved((stand[0], stand[1], 0.077), turn=10), material("ball", paint.ball(), GLAZE))
     peel = Finish(0.42, coat=0.1, noise_bump=0.0012, noise_scale=420)
     orange = material("orange", paint.fruit((226, 120, 24), (236, 150, 40), 16), peel)
     add(group, sphere(0.036, 0.94).moved((-0.245, 0.060, 0)), orange)
     add(group, sphere(0.033, 0.93).moved((-0.215, 0.125, 0), turn=70), orange)
-    pear = np.vstack([[0, 0.004], smooth_path([[0.010, 0.0], [0.032, 0.016], [0.034, 0.036], [0.020, 0.066],
-                                               [0.012, 0.081], [0.006, 0.085], [0.002, 0.0845]], 34), [0, 0.084]])
+    pear = np.vstack(
+        [
+            [0, 0.004],
+            smooth_path(
+                [
+                    [0.010, 0.0],
+                    [0.032, 0.016],
+                    [0.034, 0.036],
+                    [0.020, 0.066],
+                    [0.012, 0.081],
+                    [0.006, 0.085],
+                    [0.002, 0.0845],
+                ],
+                34,
+            ),
+            [0, 0.084],
+        ]
+    )
     skin = material("pear", paint.fruit((150, 168, 62), (206, 176, 74), 17), Finish(0.4, coat=0.15))
     add(group, lathe(pear, 40).moved((0.235, 0.025, 0)), skin)
     stalk = smooth_path([[0, 0, 0.083], [0.002, 0, 0.094], [0.008, 0, 0.104]], 8)
@@ -393,8 +492,11 @@ def add_pencils(group: bpy.types.Collection) -> None:
     lengths = np.array([0, 0.0005, 0.006, 0.020, 0.0205, 0.15, 0.1505, 0.170])
     radii = np.array([0.0003, 0.0005, 0.0013, 0.0038, 0.0040, 0.0040, 0.0041, 0.0041])
     lead, cedar, brass = paint.INK, (222, 184, 134), (190, 160, 90)
-    spots = (((-0.115, 0.232, 0.0042), 20.0, paint.CRIMSON), ((-0.045, -0.262, 0.0042), -6.0, paint.TEAL),
-             ((0.068, 0.118, CLOTH_Z + 0.0892), -8.0, paint.OCHRE))
+    spots = (
+        ((-0.115, 0.232, 0.0042), 20.0, paint.CRIMSON),
+        ((-0.045, -0.262, 0.0042), -6.0, paint.TEAL),
+        ((0.068, 0.118, CLOTH_Z + 0.0892), -8.0, paint.OCHRE),
+    )
     for seed, (at, turn, paint_colour) in enumerate(spots):
         bands = [(0.12, lead), (0.30, cedar), (0.78, paint_colour), (0.84, brass), (1.0, paint_colour)]
         # The texture runs by grid row; rows are placed closer where the pencil changes.
@@ -412,16 +514,19 @@ def add_room(group: bpy.types.Collection) -> None:
         corners = np.array([[[-h, h, FLOOR_Z], [h, h, FLOOR_Z]], [[-h, h, top], [h, h, top]]])
         add(group, grid(corners).moved(turn=90 * side), material(f"wall {side}", paint.wall(colour, 200 + side), matt))
         at = rotation(90 * side) @ [0.35 * (-1) ** side, h - 0.02, 0.36]
-        add_box(group, f"painting {side}", (1.1, 0.03, 0.75), paint.painting(300 + side), tuple(at), 90 * side,
-                bevel=0.008)
+        add_box(
+            group, f"painting {side}", (1.1, 0.03, 0.75), paint.painting(300 + side), tuple(at), 90 * side, bevel=0.008
+        )
     ground = np.array([[[-h, -h, FLOOR_Z], [h, -h, FLOOR_Z]], [[-h, h, FLOOR_Z], [h, h, FLOOR_Z]]])
     add(group, grid(ground), material("floor", paint.floor(), matt))
 
 
 def add_lights() -> None:
     """A large soft ceiling light and a smaller, warmer key light; the cameras do not see either."""
-    lights = (("ceiling", 4.0, 110.0, (0.95, 0.98, 1.0), (0, 0, 2.1)),
-              ("key", 0.9, 40.0, (1.0, 0.93, 0.84), (-1.1, -1.3, 1.5)))
+    lights = (
+        ("ceiling", 4.0, 110.0, (0.95, 0.98, 1.0), (0, 0, 2.1)),
+        ("key", 0.9, 40.0, (1.0, 0.93, 0.84), (-1.1, -1.3, 1.5)),
+    )
     for name, side, power, colour, at in lights:
         data = bpy.data.lights.new(name, "AREA")
         data.size, data.energy, data.color = side, power, colour

@@ -68,8 +68,9 @@ def seamless(image: Image.Image) -> Image.Image:
     return image
 
 
-def write(draw: ImageDraw.ImageDraw, centre: tuple[float, float], text: str, size: float, fill: Colour,
-          bold: float = 0.0) -> None:
+def write(
+    draw: ImageDraw.ImageDraw, centre: tuple[float, float], text: str, size: float, fill: Colour, bold: float = 0.0
+) -> None:
     """Write one centred line; `bold` thickens the strokes by that fraction of the size."""
     stroke = round(size * bold)
     draw.text(centre, text, fill, ImageFont.load_default(size), anchor="mm", stroke_width=stroke, stroke_fill=fill)
@@ -86,8 +87,9 @@ def wood(width: int, height: int, dark: Colour, light: Colour, seed: int) -> Ima
     image = to_image(pixels)
     draw = ImageDraw.Draw(image)
     pore: Colour = (int(dark[0] * 0.6), int(dark[1] * 0.6), int(dark[2] * 0.6))
-    for x, row, length in zip(rng.integers(0, width, 700), rng.integers(0, height, 700), rng.integers(6, 40, 700),
-                              strict=True):
+    for x, row, length in zip(
+        rng.integers(0, width, 700), rng.integers(0, height, 700), rng.integers(6, 40, 700), strict=True
+    ):
         draw.line((x, row, x + length, row), pore, max(1, height // 700))
     return image
 
@@ -107,8 +109,11 @@ def table_top(size: int = 2048, planks: int = 7) -> Image.Image:
 def cloth(size: int = 1536) -> Image.Image:
     """Checked linen: wide and narrow coloured stripes both ways, a dotted border and a visible weave."""
     weave = np.zeros((size, size, 3), np.float32) + np.asarray((214, 204, 182), np.float32)
-    stripes = [(c, w, colour) for i in range(6)
-               for c, w, colour in ((0.08 + i * 0.168, 0.026, TEAL), (0.115 + i * 0.168, 0.006, CRIMSON))]
+    stripes = [
+        (c, w, colour)
+        for i in range(6)
+        for c, w, colour in ((0.08 + i * 0.168, 0.026, TEAL), (0.115 + i * 0.168, 0.006, CRIMSON))
+    ]
     for centre, width, colour in stripes:
         low, high = int((centre - width / 2) * size), int((centre + width / 2) * size)
         for band in (weave[low:high], weave[:, low:high]):
@@ -144,8 +149,18 @@ def _vase_band(draw: ImageDraw.ImageDraw, kind: int, top: float, bottom: float, 
             draw.circle((x, middle + 0.2 * height), height * 0.12, fill=TEAL)
         elif kind % 5 == 3:
             a, b, u = x - pitch * 0.4, x + pitch * 0.4, height * 0.3
-            draw.line([(a, bottom - 8), (a, middle - u), (b, middle - u), (b, middle + u * 0.7),
-                       (x - pitch * 0.1, middle + u * 0.7), (x - pitch * 0.1, middle)], COBALT, 10)
+            draw.line(
+                [
+                    (a, bottom - 8),
+                    (a, middle - u),
+                    (b, middle - u),
+                    (b, middle + u * 0.7),
+                    (x - pitch * 0.1, middle + u * 0.7),
+                    (x - pitch * 0.1, middle),
+                ],
+                COBALT,
+                10,
+            )
         else:
             draw.ellipse((x - pitch * 0.14, top + 6, x + pitch * 0.14, bottom - 6), fill=TEAL)
             draw.line((x, top, x, bottom), IVORY, 4)
@@ -169,8 +184,9 @@ def speckled(base: Colour, spots: Colour, seed: int, size: int = 1024, count: in
     rng = np.random.default_rng(seed)
     image = seamless(mottle(Image.new("RGB", (size, size), base), 0.13, seed, 8))
     draw = ImageDraw.Draw(image)
-    for x, y, radius in zip(rng.uniform(0, size, count), rng.uniform(0, size, count), rng.exponential(2.2, count) + 1.2,
-                            strict=True):
+    for x, y, radius in zip(
+        rng.uniform(0, size, count), rng.uniform(0, size, count), rng.exponential(2.2, count) + 1.2, strict=True
+    ):
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=spots)
     return image.filter(ImageFilter.GaussianBlur(0.8))
 
@@ -264,8 +280,9 @@ def chest_face(face: int, width: int, height: int) -> Image.Image:
     if face == 4:
         draw.rectangle((width * 0.06, height * 0.08, width * 0.94, height * 0.92), outline=INK, width=5)
         for ring, colour in enumerate((INK, TERRACOTTA, INK, OCHRE)):
-            draw.regular_polygon((width / 2, height / 2, height * (0.38 - 0.09 * ring)), 8, rotation=ring * 22,
-                                 outline=colour, width=9)
+            draw.regular_polygon(
+                (width / 2, height / 2, height * (0.38 - 0.09 * ring)), 8, rotation=ring * 22, outline=colour, width=9
+            )
     return image
 
 
@@ -336,6 +353,7 @@ def spine(width: int, height: int, cover: Colour, title: str) -> Image.Image:
 
 def block_face(letters: str, colour: Colour, seed: int) -> FacePainter:
     """A toy block: maple with a framed letter on every side."""
+
     def paint(face: int, width: int, height: int) -> Image.Image:
         image = wood(width, height, (196, 158, 110), (232, 204, 160), seed + face)
         draw = ImageDraw.Draw(image)
@@ -343,6 +361,7 @@ def block_face(letters: str, colour: Colour, seed: int) -> FacePainter:
         draw.rectangle((margin, margin, width - margin, height - margin), outline=colour, width=width // 14)
         write(draw, (width / 2, height * 0.51), letters[face], height * 0.56, colour, 0.04)
         return image
+
     return paint
 
 
@@ -396,6 +415,7 @@ def floor(size: int = 2048) -> Image.Image:
 
 def painting(seed: int) -> FacePainter:
     """An abstract picture in a frame, for the walls."""
+
     def paint(face: int, width: int, height: int) -> Image.Image:
         image = Image.new("RGB", (width, height), (72, 54, 40))
         rng = np.random.default_rng(seed)
@@ -405,8 +425,10 @@ def painting(seed: int) -> FacePainter:
         for index in range(9):
             x, y = rng.uniform(0, canvas.width), rng.uniform(0, canvas.height)
             radius = rng.uniform(0.08, 0.3) * canvas.height
-            draw.regular_polygon((x, y, radius), int(rng.integers(3, 9)), rotation=int(rng.integers(0, 90)),
-                                 fill=palette[index % 5])
+            draw.regular_polygon(
+                (x, y, radius), int(rng.integers(3, 9)), rotation=int(rng.integers(0, 90)), fill=palette[index % 5]
+            )
         image.paste(mottle(canvas, 0.12, seed), (int(width * 0.07), int(height * 0.09)))
         return image
+
     return paint

@@ -9,7 +9,7 @@ _FLOATS = (torch.float32, torch.float64)
 
 
 def check(**arguments: tuple[Tensor, tuple[int | str, ...]]) -> dict[str, int]:
-    """Bind the shapes of the named tensors, e.g. `means=(means, ("N", 3))`, and return the sizes that letters stand for.
+    """Bind the shapes of the named tensors, e.g. `means=(means, ("N", 3))`, and return the sizes letters stand for.
 
     All tensors must be on one device and of one floating type; raises TypeError or ValueError otherwise.
     """
@@ -24,7 +24,7 @@ def check(**arguments: tuple[Tensor, tuple[int | str, ...]]) -> dict[str, int]:
         if tensor.dim() != len(shape):
             raise ValueError(f"{name}: expected shape {_show(shape)}, got {_show(tuple(tensor.shape))}")
         for wanted, got in zip(shape, tensor.shape, strict=True):
-            known = sizes.get(wanted, None) if isinstance(wanted, str) else wanted
+            known = sizes.get(wanted) if isinstance(wanted, str) else wanted
             if known is not None and got != known:
                 where = f" ({wanted} = {known} from {names[wanted]})" if isinstance(wanted, str) else ""
                 raise ValueError(f"{name}: expected shape {_show(shape)}{where}, got {_show(tuple(tensor.shape))}")

@@ -27,9 +27,7 @@ def adam_step(
     Kingma and Ba 2015. Rows that are not chosen keep parameter and moments. Arrays changed must be contiguous.
     """
     shape = tuple(parameter.shape)
-    check(
-        parameter=(parameter, shape), gradient=(gradient, shape), moment1=(moment1, shape), moment2=(moment2, shape)
-    )
+    check(parameter=(parameter, shape), gradient=(gradient, shape), moment1=(moment1, shape), moment2=(moment2, shape))
     if step < 1:
         raise ValueError(f"step: expected 1 or more, got {step}")
     for name, tensor in (("parameter", parameter), ("moment1", moment1), ("moment2", moment2)):
@@ -47,9 +45,7 @@ def adam_step(
     _adam_step(parameter, gradient, moment1, moment2, rates, rows, [step, count], [beta1, beta2, eps])
 
 
-@torch.library.custom_op(
-    "anchorfield::adam_step", mutates_args=("parameter", "moment1", "moment2"), device_types="cpu"
-)
+@torch.library.custom_op("anchorfield::adam_step", mutates_args=("parameter", "moment1", "moment2"), device_types="cpu")
 def _adam_step(
     parameter: Tensor,
     gradient: Tensor,
@@ -62,5 +58,13 @@ def _adam_step(
 ) -> None:
     step, count = counts
     _kernels.adam_step(
-        parameter.detach(), gradient.detach().contiguous(), moment1, moment2, rates.contiguous(), rows, count, step, *numbers
+        parameter.detach(),
+        gradient.detach().contiguous(),
+        moment1,
+        moment2,
+        rates.contiguous(),
+        rows,
+        count,
+        step,
+        *numbers,
     )

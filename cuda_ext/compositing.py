@@ -27,7 +27,8 @@ def composite(
 
     At a pixel centre, alpha_i = min(0.99, opacity exp(-sigma)); less than 1/255 is skipped, and nothing is added once
     the transmittance in front is at most 1e-4. Differentiable in all tensors. The gradient that `absgrad_probe`
-    receives is not of its value (which is never read): it is the sum over pixels of |dL/dmeans2d| (AbsGS, Ye et al. 2024).
+    receives is not of its value (which is never read): it is the sum over pixels of
+    |dL/dmeans2d| (AbsGS, Ye et al. 2024).
     """
     check(
         means2d=(means2d, ("N", 2)),

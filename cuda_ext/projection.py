@@ -73,9 +73,9 @@ def _project(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = [t.detach().contiguous() for t in (means, quats, scales, opacities, world_to_camera)]
     n = means.shape[0]
-    outputs = tuple(means.new_empty(shape) for shape in [(n, 2), (n, 3), (n,), (n,), (n, 2)])
+    outputs = [means.new_empty(shape) for shape in [(n, 2), (n, 3), (n,), (n,), (n, 2)]]
     _kernels.project(*inputs, numbers, antialiased, *outputs)
-    return outputs
+    return outputs[0], outputs[1], outputs[2], outputs[3], outputs[4]
 
 
 @_project.register_fake
@@ -98,7 +98,7 @@ def _project_backward(
     needs_pose: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = [t.contiguous() for t in (means, quats, scales, opacities, world_to_camera)]
-    outputs = tuple(torch.empty_like(t) for t in inputs[:4])
+    outputs = [torch.empty_like(t) for t in inputs[:4]]
     pose = torch.zeros_like(inputs[4])
     _kernels.project_backward(
         *inputs,
@@ -109,7 +109,7 @@ def _project_backward(
         *outputs,
         pose if needs_pose else None,
     )
-    return (*outputs, pose)
+    return outputs[0], outputs[1], outputs[2], outputs[3], pose
 
 
 @_project_backward.register_fake

@@ -48,9 +48,9 @@ def _spherical_harmonics_backward(
     sh: Tensor, means: Tensor, centre: Tensor, visible: Tensor, degree: int, colours: Tensor, v_colours: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     inputs = [t.contiguous() for t in (sh, means, centre, visible)]
-    outputs = tuple(torch.empty_like(t) for t in inputs[:3])
+    outputs = [torch.empty_like(t) for t in inputs[:3]]
     _kernels.spherical_harmonics_backward(*inputs, degree, colours.contiguous(), v_colours.contiguous(), *outputs)
-    return outputs
+    return outputs[0], outputs[1], outputs[2]
 
 
 @_spherical_harmonics_backward.register_fake

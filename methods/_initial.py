@@ -55,7 +55,7 @@ def _shares(scene: Scene, total: int, random: torch.Generator) -> list[tuple[int
 
 
 def _focus_distance(scene: Scene) -> float:
-    """Median distance of the training cameras to the point nearest to all their optical axes; 1 if that is behind them."""
+    """Median distance of the training cameras to the point nearest to all their axes; 1 if that is behind them."""
     poses = [scene.views[i].camera.camera_to_world.double() for i in scene.train]
     centres = torch.stack([pose[:3, 3] for pose in poses])
     axes = torch.stack([pose[:3, 2] for pose in poses])

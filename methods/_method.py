@@ -22,7 +22,8 @@ from anchorfield.scenes.scene import Scene
 
 State: TypeAlias = Mapping[str, Any]
 """What a checkpoint holds: a nested mapping with string keys (none starts with '$') whose leaves are tensors, numbers,
-strings, booleans or None. "step" and "progress" are always there; the application raises a budget by changing "progress"."""
+strings, booleans or None. "step" and "progress" are always there; raising a budget changes "progress".
+"""
 
 
 class Model(nn.Module, ABC):
@@ -67,7 +68,7 @@ class Fit:
         self.losses = {name: float(loss.detach()) for name, loss in losses.items()}
 
     def state(self) -> State:
-        """A snapshot from which `resume` continues bit for bit; its tensors are views of the live ones: write at once."""
+        """A snapshot from which `resume` continues bit for bit; its tensors are the live ones: write at once."""
         return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state(),
@@ -88,7 +89,7 @@ class Fit:
 
 @runtime_checkable
 class Method(Protocol):
-    """Settings with two functions. Fields of the dataclass become flags of the command line; every one has a default."""
+    """Settings with two functions. Fields of the dataclass become command line flags; every one has a default."""
 
     seed: int
 

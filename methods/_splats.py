@@ -25,6 +25,11 @@ BYTES_PER_GAUSSIAN = 59 * 4 * 4 + 400  # parameters, gradients and two moments, 
 class SplatModel(Model):
     """Gaussians over a constant background."""
 
+    means: nn.Parameter
+    log_scales: nn.Parameter
+    quats: nn.Parameter
+    logit_opacities: nn.Parameter
+    sh: nn.Parameter
     background: Tensor
 
     def __init__(self, gaussians: Gaussians, background: Tensor):
@@ -36,11 +41,11 @@ class SplatModel(Model):
 
     def raw(self) -> Gaussians:
         """The parameters themselves, part of the graph."""
-        return Gaussians(*[getattr(self, name) for name in NAMES], antialiased=self.antialiased)
+        return Gaussians(**{name: getattr(self, name) for name in NAMES}, antialiased=self.antialiased)
 
     def gaussians(self, camera: Camera | None = None) -> Gaussians:
         """Detached Gaussians in the training frame."""
-        return Gaussians(*[getattr(self, name).detach() for name in NAMES], antialiased=self.antialiased)
+        return Gaussians(**{name: getattr(self, name).detach() for name in NAMES}, antialiased=self.antialiased)
 
     @torch.no_grad()
     def render(self, camera: Camera) -> Frame:
@@ -53,7 +58,7 @@ def restored(state: Mapping[str, Tensor], antialiased: bool) -> SplatModel:
     missing = [name for name in (*NAMES, "background") if name not in state]
     if missing:
         raise DataError(f"checkpoint: expected the tensors of splats, '{missing[0]}' is missing; is it of this method?")
-    gaussians = Gaussians(*[state[name].clone() for name in NAMES], antialiased=antialiased)
+    gaussians = Gaussians(**{name: state[name].clone() for name in NAMES}, antialiased=antialiased)
     return SplatModel(gaussians, state["background"].clone())
 
 
@@ -78,8 +83,14 @@ def extent(scene: Scene) -> float:
     return 1.1 * float((centres - centres.mean(0)).norm(dim=1).max())
 
 
+def splat_model(fit: Fit) -> SplatModel:
+    """The fit's model, which strategies change."""
+    assert isinstance(fit.model, SplatModel)
+    return fit.model
+
+
 def set_rows(fit: Fit, build: Mapping[str, Tensor], moments: Tensor | None) -> None:
-    """Give every parameter new rows. `moments` names for each new row the old one whose moments it keeps, or -1 for none."""
+    """Give every parameter new rows; `moments` names for each the old row whose moments it keeps, or -1 for none."""
     model, optimiser = fit.model, fit.optimiser
     for name, values in build.items():
         kept = []

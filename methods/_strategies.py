@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anchorfield.cuda_ext.langevin import perturb_means
 from anchorfield.methods._method import Fit
-from anchorfield.methods._splats import quaternion_matrices, rows_of, set_rows
+from anchorfield.methods._splats import quaternion_matrices, rows_of, set_rows, splat_model
 from anchorfield.renderer.splatting import Splats
 
 DEAD = 0.005  # opacity below which a Gaussian is moved or removed
@@ -25,7 +25,7 @@ EVERY = 100  # steps between two changes
 
 @dataclass(frozen=True)
 class Mcmc:
-    """Relocation and noise (Kheradmand et al. 2024): the count follows a plan, dead Gaussians move to where opacity is."""
+    """Relocation and noise (Kheradmand et al. 2024): the count is planned, dead Gaussians move to where opacity is."""
 
     opacity_weight: float = 0.01
     """Weight of the mean opacity in the loss; lets unneeded Gaussians die."""
@@ -41,7 +41,7 @@ class Mcmc:
 
     def losses(self, fit: Fit, splats: Splats) -> dict[str, Tensor]:
         """Regularisers."""
-        model = fit.model
+        model = splat_model(fit)
         return {
             "opacity": self.opacity_weight * model.logit_opacities.sigmoid().mean(),
             "scale": self.scale_weight * model.log_scales.exp().mean(),
@@ -52,22 +52,20 @@ class Mcmc:
         """After a step: relocate and grow now and then, and explore."""
         if fit.progress < self.settled and fit.step % EVERY == 0 and fit.step > 0:
             self._relocate(fit)
-            first = fit.memory.setdefault("first_count", len(fit.model.means))
+            first = fit.memory.setdefault("first_count", len(splat_model(fit).means))
             share = min(1.0, fit.progress / self.grown)
             self._grow(fit, int(first + (cap - first) * share) if cap > first else cap)
         if fit.progress < self.settled:
             self._explore(fit)
 
     def _explore(self, fit: Fit) -> None:
-        model = fit.model
+        model = splat_model(fit)
         noise = torch.randn(model.means.shape, generator=fit.random)
         rate = float(fit.optimiser.rates["means"])
-        perturb_means(
-            model.means.data, model.quats, model.log_scales, model.logit_opacities, noise, self.noise * rate
-        )
+        perturb_means(model.means.data, model.quats, model.log_scales, model.logit_opacities, noise, self.noise * rate)
 
     def _relocate(self, fit: Fit) -> None:
-        opacities = fit.model.logit_opacities.sigmoid()
+        opacities = splat_model(fit).logit_opacities.sigmoid()
         dead = torch.nonzero(opacities <= DEAD).squeeze(1)
         alive = torch.nonzero(opacities > DEAD).squeeze(1)
         if len(dead) == 0 or len(alive) == 0:
@@ -79,11 +77,11 @@ class Mcmc:
             values[dead] = values[chosen]
 
     def _grow(self, fit: Fit, target: int) -> None:
-        count = len(fit.model.means)
+        count = len(splat_model(fit).means)
         added = target - count
         if added <= 0:
             return
-        opacities = fit.model.logit_opacities.sigmoid()
+        opacities = splat_model(fit).logit_opacities.sigmoid()
         chosen = torch.multinomial(opacities, added, replacement=True, generator=fit.random)
         rows = rows_of(fit)
         self._split(fit, rows, chosen)
@@ -107,7 +105,7 @@ class Mcmc:
 def shared_opacity(opacity: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
     """Opacity and factor to the scales of each of `copies` coincident Gaussians that replace one of `opacity`.
 
-    Kheradmand et al. 2024, equation 9. The double sum over i <= n and k < i of binom(i-1, k) collapses to binom(n, k+1).
+    Kheradmand et al. 2024, equation 9. The sum over i <= n of binom(i-1, k) collapses to binom(n, k+1).
     """
     after = (1 - (1 - opacity) ** (1 / copies)).clamp(DEAD, 1 - 1e-6)
     n = copies.double()[:, None]
@@ -210,7 +208,7 @@ def _sampled(rows: dict[str, Tensor], random: torch.Generator) -> dict[str, Tens
 def _reset_opacities(fit: Fit) -> None:
     """Low opacities everywhere: what is needed comes back, floaters do not."""
     limit = math.log(0.01 / 0.99)
-    fit.model.logit_opacities.data.clamp_(max=limit)
+    splat_model(fit).logit_opacities.data.clamp_(max=limit)
     for moment in fit.optimiser.moments["logit_opacities"]:
         moment.zero_()
 

@@ -1,7 +1,7 @@
 """3D Gaussian splatting with MCMC, adaptive density control or AbsGrad.
 
-Kerbl et al. 2023; Kheradmand et al. 2024; Ye et al. 2024 (AbsGS). Every schedule follows the share of the budget that is
-spent, so that three minutes and three hours both end well: images, Gaussians and harmonics grow from coarse to fine.
+Kerbl et al. 2023; Kheradmand et al. 2024; Ye et al. 2024 (AbsGS). Every schedule follows the share of the budget that
+is spent, so that three minutes and three hours both end well: images, Gaussians and harmonics grow from coarse to fine.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class GaussianSplatting:
     def _optimiser(self, model: SplatModel) -> Adam:
         sh = torch.full((model.sh[0].numel(),), self.rates.colours / 20)
         sh[:3] = self.rates.colours
-        rates = {
+        rates: dict[str, float | Tensor] = {
             "means": self.rates.means,
             "log_scales": self.rates.scales,
             "quats": self.rates.quats,
@@ -147,8 +147,10 @@ class GaussianSplatting:
             return view.camera, photo, mask
         camera = replace(
             view.camera.resized(view.camera.width // factor, view.camera.height // factor),
-            fx=view.camera.fx / factor, fy=view.camera.fy / factor,
-            cx=view.camera.cx / factor, cy=view.camera.cy / factor,
+            fx=view.camera.fx / factor,
+            fy=view.camera.fy / factor,
+            cx=view.camera.cx / factor,
+            cy=view.camera.cy / factor,
         )
         photo = functional.avg_pool2d(photo.permute(2, 0, 1), factor).permute(1, 2, 0).contiguous()
         if mask is not None:  # a reduced pixel counts where all of its pixels do

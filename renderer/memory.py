@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def available_bytes() -> int:
-    """Bytes that this process can still take: what the system has free, or what its control group leaves if that is less."""
+    """Bytes that this process can still take: what the system has free, or what its control group leaves."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():  # counts caches that the system gives up on demand

@@ -14,7 +14,7 @@ def psnr(
     photo: Tensor,  # [H, W, 3]
     mask: Tensor | None = None,  # [H, W] bool, True where pixels count
 ) -> float:
-    """Peak signal-to-noise ratio, -10 log10 of the mean squared error over pixels and channels, in dB; inf for equals."""
+    """Peak signal-to-noise ratio, -10 log10 of the mean squared error over pixels and channels, dB; inf for equals."""
     error = (image.double() - photo.double()).square()
     mean = float((error if mask is None else error[mask]).mean())
     return -10 * math.log10(mean) if mean > 0 else math.inf

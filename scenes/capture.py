@@ -18,6 +18,8 @@ from anchorfield.renderer.errors import DataError
 
 Array = NDArray[np.float64]
 
+FURTHEST = 1e12  # source units; a coordinate beyond that is no measurement
+
 
 @dataclass(frozen=True)
 class Shot:
@@ -103,11 +105,16 @@ def lens_of(model: str, width: int, height: int, params: ArrayLike, where: str) 
     return lens
 
 
+def is_sane(positions: Array) -> NDArray[np.bool_]:
+    """Which positions [..., 3] are finite, and near enough to be computed with."""
+    return np.asarray((np.abs(positions) < FURTHEST).all(axis=-1))
+
+
 def usable_points(
     xyz: Array, rgb: NDArray[Any], where: str
 ) -> tuple[Array | None, NDArray[np.uint8] | None, list[str]]:
     """Points without the non-finite ones, and the warning that says so; None where nothing is left."""
-    finite = np.isfinite(xyz).all(axis=1)
+    finite = is_sane(xyz)
     lost = int(len(xyz) - finite.sum())
     warnings = [f"{where}: {lost} of {len(xyz)} points are not finite and were left out"] if lost else []
     if not finite.any():

@@ -9,6 +9,7 @@ each image carries, and are not read.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -301,7 +302,7 @@ def _shot(image: Posed, cameras: dict[int, pycolmap.Camera], photos: Path, model
 
 
 def _rotation(quaternion: tuple[float, ...], where: str) -> Array:
-    norm = float(np.linalg.norm(quaternion))
+    norm = math.hypot(*quaternion)
     if not np.isfinite(norm) or abs(norm - 1) > 0.02:
         raise DataError(f"{where}: its rotation must be a unit quaternion, got {list(quaternion)}")
     w, x, y, z = (component / norm for component in quaternion)

@@ -18,7 +18,7 @@ from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.scenes import colmap, transforms
 from anchorfield.scenes.cache import TensorCache
-from anchorfield.scenes.capture import Array, Capture, Reader, Shot
+from anchorfield.scenes.capture import Array, Capture, Reader, Shot, is_sane
 from anchorfield.scenes.images import read_header
 from anchorfield.scenes.photo import Photo
 from anchorfield.scenes.scene import Points, Scene, View
@@ -26,6 +26,7 @@ from anchorfield.scenes.undistort import PANORAMA, cube_faces, pinhole_of
 
 READERS = tuple(cast(Reader, module) for module in (transforms, colmap))
 HOLD_OUT_EVERY = 8
+FURTHEST_POINT = 1e6  # in the training frame; points beyond lie at infinity and only break float32
 
 
 def load_scene(
@@ -101,8 +102,10 @@ def _check(capture: Capture, path: Path) -> None:
     if len(capture.shots) < 2:
         raise DataError(f"{path}: {len(capture.shots)} usable view, at least 2 are needed; take more photos around it")
     for shot in capture.shots:
-        if not (np.isfinite(shot.rotation).all() and np.isfinite(shot.centre).all()):
-            raise DataError(f"{path}: the pose of {shot.name} is not finite")
+        if not (np.isfinite(shot.rotation).all() and is_sane(shot.centre)):
+            raise DataError(
+                f"{path}: the pose of {shot.name} is not finite: its camera stands at {shot.centre.tolist()}"
+            )
 
 
 def _unit_ball(centres: Array, path: Path) -> tuple[Array, float]:
@@ -212,4 +215,6 @@ def _view(shot: Shot, centre: Array, scale: float, reduction: float, cache: Tens
 def _points(capture: Capture, centre: Array, scale: float) -> Points | None:
     if capture.xyz is None or capture.rgb is None:
         return None
-    return Points(((capture.xyz - centre) / scale).astype(np.float32), capture.rgb)
+    xyz = (capture.xyz - centre) / scale
+    near = (np.abs(xyz) < FURTHEST_POINT).all(axis=1)
+    return Points(xyz[near].astype(np.float32), capture.rgb[near])

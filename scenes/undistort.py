@@ -77,20 +77,20 @@ def pinhole_of(lens: pycolmap.Camera, where: str) -> Pinhole:
 
 
 def _least_zoom(lens: pycolmap.Camera, exact: Pinhole) -> float | None:
-    """The smallest factor on the focal length whose image border lies in the photo; None if even 8 is too small."""
+    """The smallest factor on the focal length whose image lies in the photo; None if even 8 is too small."""
     # In steps of 2 % and only then by bisection: a bisection from the start could land beyond a fold of the distortion
     # polynomial, where far rays come back into the photo.
     step, zoom = 1.02, 1.0
-    while not _border_is_seen(lens, _zoomed(exact, zoom)):
+    while not _is_seen(lens, _zoomed(exact, zoom)):
         zoom *= step
         if zoom > 8:
             return None
-    while zoom / step >= 1 / WIDEST and _border_is_seen(lens, _zoomed(exact, zoom / step)):
+    while zoom / step >= 1 / WIDEST and _is_seen(lens, _zoomed(exact, zoom / step)):
         zoom /= step
     narrow, wide = zoom, max(zoom / step, 1 / WIDEST)
     for _ in range(10):
         middle = (narrow + wide) / 2
-        narrow, wide = (middle, wide) if _border_is_seen(lens, _zoomed(exact, middle)) else (narrow, middle)
+        narrow, wide = (middle, wide) if _is_seen(lens, _zoomed(exact, middle)) else (narrow, middle)
     return narrow
 
 
@@ -121,12 +121,10 @@ def _zoomed(pinhole: Pinhole, zoom: float) -> Pinhole:
     return Pinhole(pinhole.fx * zoom, pinhole.fy * zoom, pinhole.cx, pinhole.cy, pinhole.width, pinhole.height)
 
 
-def _border_is_seen(lens: pycolmap.Camera, pinhole: Pinhole) -> bool:
-    """Whether the pinhole image's border falls inside the photo, on the side of the distortion that can be inverted."""
-    along = np.linspace(0, 1, 65)
-    x = np.concatenate([along, along, np.zeros(65), np.ones(65)]) * pinhole.width
-    y = np.concatenate([np.zeros(65), np.ones(65), along, along]) * pinhole.height
-    rays = np.stack([(x - pinhole.cx) / pinhole.fx, (y - pinhole.cy) / pinhole.fy, np.ones_like(x)], axis=-1)
-    seen = lens.img_from_cam(rays)
+def _is_seen(lens: pycolmap.Camera, pinhole: Pinhole) -> bool:
+    """Whether the pinhole image falls inside the photo, on the side of the distortion that can be inverted."""
+    x, y = (mesh.ravel() for mesh in np.meshgrid(np.linspace(0, pinhole.width, 25), np.linspace(0, pinhole.height, 25)))
+    rays = np.stack([(x - pinhole.cx) / pinhole.fx, (y - pinhole.cy) / pinhole.fy, np.ones_like(x)], -1).reshape(-1, 3)
+    seen: Array = np.asarray(lens.img_from_cam(rays))
     inside = (seen >= 0).all() and (seen[:, 0] <= lens.width).all() and (seen[:, 1] <= lens.height).all()
-    return bool(inside) and bool(np.allclose(lens.cam_from_img(seen), rays[:, :2], rtol=1e-4, atol=1e-4))
+    return bool(inside) and bool(np.allclose(np.asarray(lens.cam_from_img(seen)), rays[:, :2], rtol=1e-4, atol=1e-4))

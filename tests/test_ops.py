@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 import torch
 import torch.utils._pytree as pytree
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from anchorfield.cuda_ext import adam, binning, compositing, langevin, native, projection, spherical_harmonics, ssim
 from reference import adam as plain_adam
 from reference import compositing as plain_compositing
@@ -25,8 +28,6 @@ from reference import spherical_harmonics as plain_spherical_harmonics
 from reference import ssim as plain_ssim
 from reference.made_scenes import CAMERA, CHARACTERS, float32_exact, generator, log_uniform, uniform
 from reference.tolerance import assert_as_good_as_plain
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 Inputs = dict[str, Any]
 Outputs = dict[str, Tensor]

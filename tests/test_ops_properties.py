@@ -6,14 +6,16 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
 from anchorfield.cuda_ext.adam import adam_step
 from anchorfield.cuda_ext.binning import Bins, bin_tiles
 from anchorfield.cuda_ext.compositing import composite, contributions
 from anchorfield.cuda_ext.projection import Projected, project
 from anchorfield.cuda_ext.spherical_harmonics import spherical_harmonics
 from anchorfield.cuda_ext.ssim import ssim
-from hypothesis import given
-from hypothesis import strategies as st
 from reference import compositing as plain_compositing
 from reference import made_scenes
 from reference import projection as plain_projection
@@ -21,7 +23,6 @@ from reference import spherical_harmonics as plain_spherical_harmonics
 from reference.binning import BLOCK, least_exponents, touched_blocks
 from reference.compositing import rounding_of_exponents
 from reference.made_scenes import CAMERA, CHARACTERS, ROUNDING, float32_exact
-from torch import Tensor
 
 SHAPE = WIDTH, HEIGHT = CAMERA["width"], CAMERA["height"]
 TILE = 16

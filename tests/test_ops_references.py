@@ -7,6 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
+from scipy.special import sph_harm_y
+from skimage.metrics import structural_similarity
+
 from reference import made_scenes
 from reference.adam import adam_step
 from reference.binning import least_exponents, touched_blocks
@@ -15,9 +19,6 @@ from reference.langevin import perturb_means
 from reference.projection import Projected, project, rotations
 from reference.spherical_harmonics import basis, spherical_harmonics
 from reference.ssim import ssim, ssim_map
-from scipy.spatial.transform import Rotation
-from scipy.special import sph_harm_y
-from skimage.metrics import structural_similarity
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -24,7 +24,8 @@ using Rows = nb::ndarray<const bool, nb::c_contig, nb::device::cpu>;
 
 template <class S> S* or_null(MaybeOut<S>& array) { return array ? array->data() : nullptr; }
 
-template <class S> ProjectionSettings<S> settings_of(const In<S>& world_to_camera, const std::vector<double>& numbers, bool antialiased) {
+template <class S>
+ProjectionSettings<S> settings_of(const In<S>& world_to_camera, const std::vector<double>& numbers, bool antialiased) {
     ProjectionSettings<S> s;
     const S* m = world_to_camera.data();
     for (int r = 0; r < 3; ++r) {
@@ -37,7 +38,8 @@ template <class S> ProjectionSettings<S> settings_of(const In<S>& world_to_camer
     return s;
 }
 
-template <class S> GaussianArrays<S> gaussians_of(const In<S>& means, const In<S>& quats, const In<S>& scales, const In<S>& opacities) {
+template <class S>
+GaussianArrays<S> gaussians_of(const In<S>& means, const In<S>& quats, const In<S>& scales, const In<S>& opacities) {
     return {int64_t(opacities.size()), means.data(), quats.data(), scales.data(), opacities.data()};
 }
 
@@ -53,133 +55,153 @@ struct BinInputs {
     In<uint16_t> blocks;
     In<int32_t> slots, tile_offsets, order, order_offsets;
     BinArrays arrays() const {
-        return {gaussians.data(), blocks.data(), slots.data(), tile_offsets.data(), order.data(), order_offsets.data(),
+        return {gaussians.data(),          blocks.data(),        slots.data(),
+                tile_offsets.data(),       order.data(),         order_offsets.data(),
                 int64_t(gaussians.size()), int64_t(order.size())};
     }
 };
 
 template <class S>
-CompositeArrays<S> composite_inputs(const In<S>& means2d, const In<S>& conics, const In<S>& opacities, const In<S>& features,
-                                    const In<S>& background, const BinArrays& bins, int width, int height) {
-    return {int64_t(opacities.size()), width, height, int(background.size()), means2d.data(), conics.data(),
-            opacities.data(), features.data(), background.data(), bins};
+CompositeArrays<S> composite_inputs(const In<S>& means2d, const In<S>& conics, const In<S>& opacities,
+                                    const In<S>& features, const In<S>& background, const BinArrays& bins, int width,
+                                    int height) {
+    return {int64_t(opacities.size()),
+            width,
+            height,
+            int(background.size()),
+            means2d.data(),
+            conics.data(),
+            opacities.data(),
+            features.data(),
+            background.data(),
+            bins};
 }
 
 template <class S> void bind(nb::module_& m) {
     using Release = nb::call_guard<nb::gil_scoped_release>;
-    m.def("project",
-          [](In<S> means, In<S> quats, In<S> scales, In<S> opacities, In<S> world_to_camera,
-             std::vector<double> numbers, bool antialiased, Out<S> means2d, Out<S> conics, Out<S> depths,
-             Out<S> effective, Out<S> extents) {
-              kernels<S>().project(gaussians_of(means, quats, scales, opacities),
-                                   settings_of(world_to_camera, numbers, antialiased),
-                                   {means2d.data(), conics.data(), depths.data(), effective.data(), extents.data()});
-          },
-          Release());
-    m.def("project_backward",
-          [](In<S> means, In<S> quats, In<S> scales, In<S> opacities, In<S> world_to_camera,
-             std::vector<double> numbers, bool antialiased, Out<S> v_means2d, Out<S> v_conics, Out<S> v_depths,
-             Out<S> v_effective, In<S> extents, Out<S> v_means, Out<S> v_quats, Out<S> v_scales, Out<S> v_opacities,
-             MaybeOut<S> v_pose) {
-              kernels<S>().project_backward(
-                  gaussians_of(means, quats, scales, opacities), settings_of(world_to_camera, numbers, antialiased),
-                  {v_means2d.data(), v_conics.data(), v_depths.data(), v_effective.data(), nullptr}, extents.data(),
-                  {v_means.data(), v_quats.data(), v_scales.data(), v_opacities.data(), or_null(v_pose)});
-          },
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), Release());
-    m.def("spherical_harmonics",
-          [](In<S> sh, In<S> means, In<S> centre, Rows visible, int degree, Out<S> colours) {
-              kernels<S>().spherical_harmonics({int64_t(visible.size()), int(sh.shape(1)), degree, sh.data(),
-                                                means.data(), centre.data(), visible.data()},
-                                               colours.data());
-          },
-          Release());
-    m.def("spherical_harmonics_backward",
-          [](In<S> sh, In<S> means, In<S> centre, Rows visible, int degree, In<S> colours, In<S> v_colours,
-             Out<S> v_sh, Out<S> v_means, Out<S> v_centre) {
-              kernels<S>().spherical_harmonics_backward({int64_t(visible.size()), int(sh.shape(1)), degree, sh.data(),
-                                                         means.data(), centre.data(), visible.data()},
-                                                        colours.data(), v_colours.data(), v_sh.data(), v_means.data(),
-                                                        v_centre.data());
-          },
-          Release());
-    m.def("bin_tiles", [](Out<S> means2d, Out<S> conics, Out<S> depths, Out<S> opacities, Out<S> extents, int width, int height) {
+    m.def(
+        "project",
+        [](In<S> means, In<S> quats, In<S> scales, In<S> opacities, In<S> world_to_camera, std::vector<double> numbers,
+           bool antialiased, Out<S> means2d, Out<S> conics, Out<S> depths, Out<S> effective, Out<S> extents) {
+            kernels<S>().project(gaussians_of(means, quats, scales, opacities),
+                                 settings_of(world_to_camera, numbers, antialiased),
+                                 {means2d.data(), conics.data(), depths.data(), effective.data(), extents.data()});
+        },
+        Release());
+    m.def(
+        "project_backward",
+        [](In<S> means, In<S> quats, In<S> scales, In<S> opacities, In<S> world_to_camera, std::vector<double> numbers,
+           bool antialiased, Out<S> v_means2d, Out<S> v_conics, Out<S> v_depths, Out<S> v_effective, In<S> extents,
+           Out<S> v_means, Out<S> v_quats, Out<S> v_scales, Out<S> v_opacities, MaybeOut<S> v_pose) {
+            kernels<S>().project_backward(
+                gaussians_of(means, quats, scales, opacities), settings_of(world_to_camera, numbers, antialiased),
+                {v_means2d.data(), v_conics.data(), v_depths.data(), v_effective.data(), nullptr}, extents.data(),
+                {v_means.data(), v_quats.data(), v_scales.data(), v_opacities.data(), or_null(v_pose)});
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), Release());
+    m.def(
+        "spherical_harmonics",
+        [](In<S> sh, In<S> means, In<S> centre, Rows visible, int degree, Out<S> colours) {
+            kernels<S>().spherical_harmonics({int64_t(visible.size()), int(sh.shape(1)), degree, sh.data(),
+                                              means.data(), centre.data(), visible.data()},
+                                             colours.data());
+        },
+        Release());
+    m.def(
+        "spherical_harmonics_backward",
+        [](In<S> sh, In<S> means, In<S> centre, Rows visible, int degree, In<S> colours, In<S> v_colours, Out<S> v_sh,
+           Out<S> v_means, Out<S> v_centre) {
+            kernels<S>().spherical_harmonics_backward({int64_t(visible.size()), int(sh.shape(1)), degree, sh.data(),
+                                                       means.data(), centre.data(), visible.data()},
+                                                      colours.data(), v_colours.data(), v_sh.data(), v_means.data(),
+                                                      v_centre.data());
+        },
+        Release());
+    m.def("bin_tiles", [](Out<S> means2d, Out<S> conics, Out<S> depths, Out<S> opacities, Out<S> extents, int width,
+                          int height) {
         Bins bins;
         {
             nb::gil_scoped_release release;
-            bins = kernels<S>().bin_tiles(
-                {means2d.data(), conics.data(), depths.data(), opacities.data(), extents.data()},
-                int64_t(opacities.size()), width, height);
+            bins =
+                kernels<S>().bin_tiles({means2d.data(), conics.data(), depths.data(), opacities.data(), extents.data()},
+                                       int64_t(opacities.size()), width, height);
         }
-        return nb::make_tuple(give(std::move(bins.gaussians)), give(std::move(bins.blocks)), give(std::move(bins.slots)),
-                              give(std::move(bins.tile_offsets)), give(std::move(bins.order)),
-                              give(std::move(bins.order_offsets)));
+        return nb::make_tuple(give(std::move(bins.gaussians)), give(std::move(bins.blocks)),
+                              give(std::move(bins.slots)), give(std::move(bins.tile_offsets)),
+                              give(std::move(bins.order)), give(std::move(bins.order_offsets)));
     });
-    m.def("composite",
-          [](In<S> means2d, In<S> conics, In<S> opacities, In<S> features, In<S> background, In<int32_t> gaussians,
-             In<uint16_t> blocks, In<int32_t> slots, In<int32_t> tile_offsets, In<int32_t> order,
-             In<int32_t> order_offsets, int width, int height, Out<S> image, Out<S> transmittance) {
-              BinInputs bins{gaussians, blocks, slots, tile_offsets, order, order_offsets};
-              kernels<S>().composite(composite_inputs(means2d, conics, opacities, features, background, bins.arrays(),
-                                                      width, height),
-                                     image.data(), transmittance.data());
-          },
-          Release());
-    m.def("composite_backward",
-          [](In<S> means2d, In<S> conics, In<S> opacities, In<S> features, In<S> background, In<int32_t> gaussians,
-             In<uint16_t> blocks, In<int32_t> slots, In<int32_t> tile_offsets, In<int32_t> order,
-             In<int32_t> order_offsets, int width, int height, In<S> v_image, In<S> v_transmittance,
-             Out<S> v_means2d, Out<S> v_conics, Out<S> v_opacities, Out<S> v_features, MaybeOut<S> absolute) {
-              BinInputs bins{gaussians, blocks, slots, tile_offsets, order, order_offsets};
-              kernels<S>().composite_backward(
-                  composite_inputs(means2d, conics, opacities, features, background, bins.arrays(), width, height),
-                  {v_image.data(), v_transmittance.data(), v_means2d.data(), v_conics.data(),
-                   v_opacities.data(), v_features.data(), or_null(absolute)});
-          },
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-          nb::arg().none(), Release());
-    m.def("contributions",
-          [](In<S> means2d, In<S> conics, In<S> opacities, In<int32_t> gaussians, In<uint16_t> blocks,
-             In<int32_t> slots, In<int32_t> tile_offsets, In<int32_t> order, In<int32_t> order_offsets, int width,
-             int height, Out<S> weights) {
-              BinInputs bins{gaussians, blocks, slots, tile_offsets, order, order_offsets};
-              kernels<S>().contributions({int64_t(opacities.size()), width, height, 0, means2d.data(), conics.data(),
-                                          opacities.data(), nullptr, nullptr, bins.arrays()},
-                                         weights.data());
-          },
-          Release());
-    m.def("ssim",
-          [](In<S> image, In<S> target, Out<S> mean, MaybeOut<S> v_image) {
-              kernels<S>().ssim(image.data(), target.data(), int(image.shape(1)), int(image.shape(0)),
-                                int(image.shape(2)), mean.data(), or_null(v_image));
-          },
-          nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), Release());
-    m.def("adam_step",
-          [](Out<S> parameter, In<S> gradient, Out<S> moment1, Out<S> moment2, In<S> rates, std::optional<Rows> rows,
-             int64_t count, int64_t step, double beta1, double beta2, double epsilon) {
-              AdamSettings<S> settings{S(1 / (1 - std::pow(beta1, double(step)))),
-                                       S(1 / (1 - std::pow(beta2, double(step)))), S(beta1), S(beta2), S(epsilon)};
-              kernels<S>().adam(parameter.data(), gradient.data(), moment1.data(), moment2.data(), rates.data(),
-                                rows ? rows->data() : nullptr, count, int64_t(rates.size()), settings);
-          },
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
-          nb::arg(), nb::arg(), Release());
-    m.def("perturb_means",
-          [](Out<S> means, In<S> quats, In<S> log_scales, In<S> logit_opacities, In<S> noise, double strength) {
-              kernels<S>().perturb_means(means.data(), quats.data(), log_scales.data(), logit_opacities.data(),
-                                         noise.data(), int64_t(logit_opacities.size()), S(strength));
-          },
-          Release());
+    m.def(
+        "composite",
+        [](In<S> means2d, In<S> conics, In<S> opacities, In<S> features, In<S> background, In<int32_t> gaussians,
+           In<uint16_t> blocks, In<int32_t> slots, In<int32_t> tile_offsets, In<int32_t> order,
+           In<int32_t> order_offsets, int width, int height, Out<S> image, Out<S> transmittance) {
+            BinInputs bins{gaussians, blocks, slots, tile_offsets, order, order_offsets};
+            kernels<S>().composite(
+                composite_inputs(means2d, conics, opacities, features, background, bins.arrays(), width, height),
+                image.data(), transmittance.data());
+        },
+        Release());
+    m.def(
+        "composite_backward",
+        [](In<S> means2d, In<S> conics, In<S> opacities, In<S> features, In<S> background, In<int32_t> gaussians,
+           In<uint16_t> blocks, In<int32_t> slots, In<int32_t> tile_offsets, In<int32_t> order,
+           In<int32_t> order_offsets, int width, int height, In<S> v_image, In<S> v_transmittance, Out<S> v_means2d,
+           Out<S> v_conics, Out<S> v_opacities, Out<S> v_features, MaybeOut<S> absolute) {
+            BinInputs bins{gaussians, blocks, slots, tile_offsets, order, order_offsets};
+            kernels<S>().composite_backward(
+                composite_inputs(means2d, conics, opacities, features, background, bins.arrays(), width, height),
+                {v_image.data(), v_transmittance.data(), v_means2d.data(), v_conics.data(), v_opacities.data(),
+                 v_features.data(), or_null(absolute)});
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg().none(), Release());
+    m.def(
+        "contributions",
+        [](In<S> means2d, In<S> conics, In<S> opacities, In<int32_t> gaussians, In<uint16_t> blocks, In<int32_t> slots,
+           In<int32_t> tile_offsets, In<int32_t> order, In<int32_t> order_offsets, int width, int height,
+           Out<S> weights) {
+            BinInputs bins{gaussians, blocks, slots, tile_offsets, order, order_offsets};
+            kernels<S>().contributions({int64_t(opacities.size()), width, height, 0, means2d.data(), conics.data(),
+                                        opacities.data(), nullptr, nullptr, bins.arrays()},
+                                       weights.data());
+        },
+        Release());
+    m.def(
+        "ssim",
+        [](In<S> image, In<S> target, Out<S> mean, MaybeOut<S> v_image) {
+            kernels<S>().ssim(image.data(), target.data(), int(image.shape(1)), int(image.shape(0)),
+                              int(image.shape(2)), mean.data(), or_null(v_image));
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), Release());
+    m.def(
+        "adam_step",
+        [](Out<S> parameter, In<S> gradient, Out<S> moment1, Out<S> moment2, In<S> rates, std::optional<Rows> rows,
+           int64_t count, int64_t step, double beta1, double beta2, double epsilon) {
+            AdamSettings<S> settings{S(1 / (1 - std::pow(beta1, double(step)))),
+                                     S(1 / (1 - std::pow(beta2, double(step)))), S(beta1), S(beta2), S(epsilon)};
+            kernels<S>().adam(parameter.data(), gradient.data(), moment1.data(), moment2.data(), rates.data(),
+                              rows ? rows->data() : nullptr, count, int64_t(rates.size()), settings);
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), Release());
+    m.def(
+        "perturb_means",
+        [](Out<S> means, In<S> quats, In<S> log_scales, In<S> logit_opacities, In<S> noise, double strength) {
+            kernels<S>().perturb_means(means.data(), quats.data(), log_scales.data(), logit_opacities.data(),
+                                       noise.data(), int64_t(logit_opacities.size()), S(strength));
+        },
+        Release());
 }
 
 NB_MODULE(_kernels, m) {
     m.doc() = "Compiled kernels; use the typed functions of anchorfield.cuda_ext instead.";
     bind<float>(m);
     bind<double>(m);
-    m.def("fma_rate", [](int64_t rounds) { return kernels<float>().fma_rate(rounds); },
-          nb::call_guard<nb::gil_scoped_release>());
+    m.def(
+        "fma_rate", [](int64_t rounds) { return kernels<float>().fma_rate(rounds); },
+        nb::call_guard<nb::gil_scoped_release>());
     m.def("threads", &threads);
     m.def("set_threads", &set_threads);
     m.def("instruction_set", &instruction_set);

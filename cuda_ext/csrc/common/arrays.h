@@ -21,8 +21,8 @@ template <class S> struct ProjectionGradientArrays {
 
 template <class S> struct ShArrays {
     int64_t count;
-    int basis;  // coefficients per channel that are stored
-    int degree; // that is used
+    int basis;                    // coefficients per channel that are stored
+    int degree;                   // that is used
     const S *sh, *means, *centre; // [N,K,3] [N,3] [3]
     const bool* visible;          // [N]
 };

@@ -12,7 +12,6 @@
 
 namespace anchorfield {
 
-
 AF_HD float fma(float a, float b, float c) { return a * b + c; }
 AF_HD double fma(double a, double b, double c) { return a * b + c; }
 AF_HD float min(float a, float b) { return a < b ? a : b; }

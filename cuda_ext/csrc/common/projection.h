@@ -49,9 +49,10 @@ template <class T> struct Quat {
 
 template <class T> AF_HD Mat3<T> rotation(Quat<T> q) {
     T one(1), two(2);
-    return {one - two * (q.y * q.y + q.z * q.z), two * (q.x * q.y - q.w * q.z), two * (q.x * q.z + q.w * q.y),
-            two * (q.x * q.y + q.w * q.z), one - two * (q.x * q.x + q.z * q.z), two * (q.y * q.z - q.w * q.x),
-            two * (q.x * q.z - q.w * q.y), two * (q.y * q.z + q.w * q.x), one - two * (q.x * q.x + q.y * q.y)};
+    return {
+        one - two * (q.y * q.y + q.z * q.z), two * (q.x * q.y - q.w * q.z),       two * (q.x * q.z + q.w * q.y),
+        two * (q.x * q.y + q.w * q.z),       one - two * (q.x * q.x + q.z * q.z), two * (q.y * q.z - q.w * q.x),
+        two * (q.x * q.z - q.w * q.y),       two * (q.y * q.z + q.w * q.x),       one - two * (q.x * q.x + q.y * q.y)};
 }
 
 // Gradient to a unit quaternion's components from the gradient E to its rotation matrix.
@@ -80,8 +81,8 @@ template <class T, class S> struct View {
     bool antialiased;
 
     AF_HD explicit View(const ProjectionSettings<S>& s)
-        : R{T(s.rotation[0]), T(s.rotation[1]), T(s.rotation[2]), T(s.rotation[3]), T(s.rotation[4]), T(s.rotation[5]),
-            T(s.rotation[6]), T(s.rotation[7]), T(s.rotation[8])},
+        : R{T(s.rotation[0]), T(s.rotation[1]), T(s.rotation[2]), T(s.rotation[3]), T(s.rotation[4]),
+            T(s.rotation[5]), T(s.rotation[6]), T(s.rotation[7]), T(s.rotation[8])},
           t{T(s.translation[0]), T(s.translation[1]), T(s.translation[2])}, fx(s.fx), fy(s.fy), cx(s.cx), cy(s.cy),
           width(s.width), height(s.height), near(s.near), far(s.far), dilation(s.dilation),
           x_low(-(s.cx / s.fx + S(0.15) * s.width / s.fx)), x_high((s.width - s.cx) / s.fx + S(0.15) * s.width / s.fx),
@@ -91,14 +92,14 @@ template <class T, class S> struct View {
 
 // Everything between a Gaussian and its image that forward and backward share.
 template <class T> struct Footprint {
-    Quat<T> q;    // unit
-    T q_inverse;  // 1 / |raw quaternion|
-    Mat3<T> Rq, A; // A = R R_q diag(s)
-    Vec3<T> p;    // mean in the camera
+    Quat<T> q;           // unit
+    T q_inverse;         // 1 / |raw quaternion|
+    Mat3<T> Rq, A;       // A = R R_q diag(s)
+    Vec3<T> p;           // mean in the camera
     T z_inverse, tx, ty; // tx, ty: clamped x/z, y/z
     T j00, j02, j11, j12;
     Vec3<T> B0, B1;
-    T c00, c01, c11; // dilated
+    T c00, c01, c11;           // dilated
     T det, det_inverse, ratio; // ratio = det C / det C' before the floor
 };
 

@@ -5,7 +5,7 @@
 
 namespace anchorfield {
 
-constexpr int kWindow = 11;     // taps of the Gaussian window, sigma 1.5
+constexpr int kWindow = 11; // taps of the Gaussian window, sigma 1.5
 constexpr int kHalfWindow = 5;
 constexpr double kSsimC1 = 0.01 * 0.01, kSsimC2 = 0.03 * 0.03;
 

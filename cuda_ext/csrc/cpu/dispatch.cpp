@@ -10,7 +10,7 @@ namespace anchorfield {
 namespace portable {
 extern const Kernels<float> float_kernels;
 extern const Kernels<double> double_kernels;
-}
+} // namespace portable
 #ifdef AF_X86
 namespace x86_64_v3 {
 extern const Kernels<float> float_kernels;

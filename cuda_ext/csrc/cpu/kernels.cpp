@@ -24,9 +24,18 @@
 namespace anchorfield::AF_ISA {
 
 template <class S> constexpr Kernels<S> table() {
-    return {&project_all<S>,        &project_all_backward<S>, &spherical_harmonics<S>, &spherical_harmonics_backward<S>,
-            &bin_tiles<S>,          &composite<S>,            &composite_backward<S>,  &contributions<S>,
-            &ssim<S>,               &adam<S>,                 &perturb_means<S>, &fma_rate<S>};
+    return {&project_all<S>,
+            &project_all_backward<S>,
+            &spherical_harmonics<S>,
+            &spherical_harmonics_backward<S>,
+            &bin_tiles<S>,
+            &composite<S>,
+            &composite_backward<S>,
+            &contributions<S>,
+            &ssim<S>,
+            &adam<S>,
+            &perturb_means<S>,
+            &fma_rate<S>};
 }
 
 extern const Kernels<float> float_kernels;

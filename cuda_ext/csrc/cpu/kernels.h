@@ -38,12 +38,12 @@ template <class S> struct CompositeArrays {
 template <class S> struct CompositeGradientArrays {
     const S *v_image, *v_transmittance;         // gradients to forward's results [H,W,C] [H,W]
     S *means2d, *conics, *opacities, *features; // out
-    S* absolute;                          // [N,2] sum over pixels of |gradient to means2d|, or null
+    S* absolute;                                // [N,2] sum over pixels of |gradient to means2d|, or null
 };
 
 template <class S> struct AdamSettings {
-    S step_scale;      // 1 / (1 - beta1^t)
-    S second_scale;    // 1 / (1 - beta2^t)
+    S step_scale;   // 1 / (1 - beta1^t)
+    S second_scale; // 1 / (1 - beta2^t)
     S beta1, beta2, epsilon;
 };
 

@@ -49,7 +49,7 @@ template <class S> struct Pack {
     template <class S> AF_HD Pack<S> name(Pack<S> a, Pack<S> b) { return Pack<S>(expression); }
 AF_GENERIC(operator+, a.v + b.v)
 AF_GENERIC(operator-, a.v - b.v)
-AF_GENERIC(operator*, a.v * b.v)
+AF_GENERIC(operator*, a.v* b.v)
 AF_GENERIC(operator/, a.v / b.v)
 AF_GENERIC(min, a.v < b.v ? a.v : b.v)
 AF_GENERIC(max, a.v > b.v ? a.v : b.v)
@@ -245,20 +245,20 @@ template <class S, int W> struct WideMask<S, W, true> {
     Mask<S> v;
 };
 
-#define AF_WIDE_1(name)                                                                                               \
-    template <class S, int W> AF_HD Wide<S, W> name(Wide<S, W> a) {                                                   \
-        if constexpr (W == Pack<S>::width) return Wide<S, W>(name(a.v));                                              \
-        else return Wide<S, W>(name(a.lo), name(a.hi));                                                               \
+#define AF_WIDE_1(name)                                                                                                \
+    template <class S, int W> AF_HD Wide<S, W> name(Wide<S, W> a) {                                                    \
+        if constexpr (W == Pack<S>::width) return Wide<S, W>(name(a.v));                                               \
+        else return Wide<S, W>(name(a.lo), name(a.hi));                                                                \
     }
-#define AF_WIDE_2(name, Result)                                                                                       \
-    template <class S, int W> AF_HD Result<S, W> name(Wide<S, W> a, Wide<S, W> b) {                                   \
-        if constexpr (W == Pack<S>::width) return Result<S, W>{name(a.v, b.v)};                                       \
-        else return Result<S, W>{name(a.lo, b.lo), name(a.hi, b.hi)};                                                 \
+#define AF_WIDE_2(name, Result)                                                                                        \
+    template <class S, int W> AF_HD Result<S, W> name(Wide<S, W> a, Wide<S, W> b) {                                    \
+        if constexpr (W == Pack<S>::width) return Result<S, W>{name(a.v, b.v)};                                        \
+        else return Result<S, W>{name(a.lo, b.lo), name(a.hi, b.hi)};                                                  \
     }
-#define AF_WIDE_3(name)                                                                                               \
-    template <class S, int W> AF_HD Wide<S, W> name(Wide<S, W> a, Wide<S, W> b, Wide<S, W> c) {                       \
-        if constexpr (W == Pack<S>::width) return Wide<S, W>(name(a.v, b.v, c.v));                                    \
-        else return Wide<S, W>(name(a.lo, b.lo, c.lo), name(a.hi, b.hi, c.hi));                                       \
+#define AF_WIDE_3(name)                                                                                                \
+    template <class S, int W> AF_HD Wide<S, W> name(Wide<S, W> a, Wide<S, W> b, Wide<S, W> c) {                        \
+        if constexpr (W == Pack<S>::width) return Wide<S, W>(name(a.v, b.v, c.v));                                     \
+        else return Wide<S, W>(name(a.lo, b.lo, c.lo), name(a.hi, b.hi, c.hi));                                        \
     }
 AF_WIDE_1(exp2)
 AF_WIDE_1(abs)

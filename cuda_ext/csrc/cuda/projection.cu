@@ -18,12 +18,13 @@ __device__ Vec3<float> vec3(const float* p) { return {p[0], p[1], p[2]}; }
 __device__ Quat<float> quat(const float* p) { return {p[0], p[1], p[2], p[3]}; }
 __device__ void put(float* p, Vec3<float> v) { p[0] = v.x, p[1] = v.y, p[2] = v.z; }
 
-__global__ void project_kernel(GaussianArrays<float> in, ProjectionSettings<float> settings, ProjectedArrays<float> out) {
+__global__ void project_kernel(GaussianArrays<float> in, ProjectionSettings<float> settings,
+                               ProjectedArrays<float> out) {
     const int64_t i = thread_index();
     if (i >= in.count) return;
     const View<float, float> view(settings);
     const Projected<float> p = anchorfield::project<float, float>(view, vec3(in.means + 3 * i), quat(in.quats + 4 * i),
-                                                     vec3(in.scales + 3 * i), in.opacities[i]);
+                                                                  vec3(in.scales + 3 * i), in.opacities[i]);
     out.means2d[2 * i] = p.x, out.means2d[2 * i + 1] = p.y;
     put(out.conics + 3 * i, {p.a, p.b, p.c});
     out.depths[i] = p.depth;
@@ -39,11 +40,17 @@ __global__ void project_backward_kernel(GaussianArrays<float> in, ProjectionSett
     ProjectionGradient<float> g = {};
     if (extents[2 * i] > 0) {
         const View<float, float> view(settings);
-        const Projected<float> gradient = {v.means2d[2 * i],    v.means2d[2 * i + 1], v.conics[3 * i],
-                                           v.conics[3 * i + 1], v.conics[3 * i + 2],  v.depths[i],
-                                           v.opacities[i],      0,                    0};
+        const Projected<float> gradient = {v.means2d[2 * i],
+                                           v.means2d[2 * i + 1],
+                                           v.conics[3 * i],
+                                           v.conics[3 * i + 1],
+                                           v.conics[3 * i + 2],
+                                           v.depths[i],
+                                           v.opacities[i],
+                                           0,
+                                           0};
         g = anchorfield::project_backward<float, float>(view, vec3(in.means + 3 * i), quat(in.quats + 4 * i),
-                                           vec3(in.scales + 3 * i), in.opacities[i], gradient);
+                                                        vec3(in.scales + 3 * i), in.opacities[i], gradient);
     }
     put(out.means + 3 * i, g.mean);
     put(out.scales + 3 * i, g.scale);
@@ -78,8 +85,8 @@ void project(const GaussianArrays<float>& in, const ProjectionSettings<float>& s
 }
 
 void project_backward(const GaussianArrays<float>& in, const ProjectionSettings<float>& settings,
-                      const ProjectedArrays<float>& v, const float* extents,
-                      const ProjectionGradientArrays<float>& out, cudaStream_t stream) {
+                      const ProjectedArrays<float>& v, const float* extents, const ProjectionGradientArrays<float>& out,
+                      cudaStream_t stream) {
     if (in.count) project_backward_kernel<<<blocks_for(in.count), kThreads, 0, stream>>>(in, settings, v, extents, out);
 }
 
