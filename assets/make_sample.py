@@ -34,7 +34,7 @@ DEPTH_UNIT = 0.0001
 TEST_EVERY = 8
 VIEWS_PER_RING = 16
 # Each ring: elevation in degrees, distance to the target and height of the target in metres.
-RINGS = ((13.0, 0.82, 0.085), (31.0, 0.86, 0.060), (54.0, 0.84, 0.045), (37.0, 0.58, 0.060))
+RINGS = ((15.0, 0.78, 0.080), (31.0, 0.80, 0.060), (54.0, 0.80, 0.045), (37.0, 0.57, 0.060))
 
 
 def look_at(eye: Array, target: Array) -> Array:
@@ -148,7 +148,7 @@ def bvh(group: bpy.types.Collection) -> BVHTree:
     return BVHTree.FromPolygons(vertices.tolist(), faces.tolist(), all_triangles=True)
 
 
-def cast_view(pose: Array, still_life: BVHTree, room: BVHTree) -> tuple[Array, NDArray[np.bool_]]:
+def cast_view(pose: Array, still_life: BVHTree, backdrop: BVHTree) -> tuple[Array, NDArray[np.bool_]]:
     """Depth along the optical axis at every pixel's centre, and which pixels show the still life."""
     column, row = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5)
     local = np.stack([(column - SIZE / 2) / FOCAL, (SIZE / 2 - row) / FOCAL, -np.ones_like(row)], -1)
@@ -158,18 +158,18 @@ def cast_view(pose: Array, still_life: BVHTree, room: BVHTree) -> tuple[Array, N
     eye = Vector(pose[:3, 3])
     depth, mask = np.zeros(SIZE * SIZE), np.zeros(SIZE * SIZE, bool)
     for pixel, direction in enumerate(directions):
-        near, far = still_life.ray_cast(eye, direction)[3], room.ray_cast(eye, direction)[3]
+        near, far = still_life.ray_cast(eye, direction)[3], backdrop.ray_cast(eye, direction)[3]
         mask[pixel] = near is not None and (far is None or near < far)
         depth[pixel] = (near if mask[pixel] else far or 0.0) / norms[pixel]
     return depth.reshape(SIZE, SIZE), mask.reshape(SIZE, SIZE)
 
 
 def write_ground_truth(
-    out: Path, poses: list[Array], still_life: bpy.types.Collection, room: bpy.types.Collection
+    out: Path, poses: list[Array], still_life: bpy.types.Collection, backdrop: bpy.types.Collection
 ) -> None:
     """Write the mesh, and depth and mask of the held-out views."""
     write_mesh(out / "mesh.ply", *triangles(still_life))
-    objects, background = bvh(still_life), bvh(room)
+    objects, background = bvh(still_life), bvh(backdrop)
     for index in range(0, len(poses), TEST_EVERY):
         depth, mask = cast_view(poses[index], objects, background)
         steps = np.round(depth / DEPTH_UNIT)
@@ -224,7 +224,7 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Render the sample capture.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "sample")
-    parser.add_argument("--samples", type=int, default=40, help="paths per pixel")
+    parser.add_argument("--samples", type=int, default=20, help="paths per pixel")
     parser.add_argument("--threads", type=int, default=0, help="0 uses every core")
     parser.add_argument("--views", type=str, default="", help="comma-separated numbers; all views without it")
     parser.add_argument(
@@ -243,7 +243,7 @@ def main() -> None:
     for folder in ("images", "depth", "masks"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     arguments.cache.mkdir(parents=True, exist_ok=True)
-    still_life, room = sample_scene.build()
+    still_life, backdrop = sample_scene.build()
     camera = set_up_render(arguments.samples, arguments.threads)
     poses = camera_poses()
     views = [int(view) for view in arguments.views.split(",")] if arguments.views else range(len(poses))
@@ -254,7 +254,7 @@ def main() -> None:
         picture.save(out / "images" / f"{index:03}.jpg", quality=JPEG_QUALITY, subsampling=0, optimize=True)
     write_transforms(out / "transforms.json", poses)
     if not arguments.views:
-        write_ground_truth(out, poses, still_life, room)
+        write_ground_truth(out, poses, still_life, backdrop)
         write_contact_sheet(out, out.with_suffix(".jpg"))
 
 

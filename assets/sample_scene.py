@@ -23,7 +23,7 @@ Point = tuple[float, float, float]
 
 TABLE_RADIUS = 0.34
 FLOOR_Z = -0.74
-ROOM_HALF = 2.5
+BACKDROP_RADIUS = 2.0
 CLOTH_Z = 0.002
 # Right and up direction of the picture on each side of a box (+x, -x, +y, -y, +z, -z).
 FACE_AXES = np.array(
@@ -200,6 +200,7 @@ class Finish:
     """How a surface scatters light, apart from its colour; bump heights are in metres."""
 
     roughness: float = 0.6
+    specular: float = 0.5
     coat: float = 0.0
     metallic: float = 0.0
     image_bump: float = 0.0
@@ -207,11 +208,11 @@ class Finish:
     noise_scale: float = 300.0
 
 
-MATT = Finish(0.75)
-PAPER = Finish(0.6)
-GLAZE = Finish(0.32, coat=0.7)
-METAL = Finish(0.28, metallic=1.0)
-WOOD = Finish(0.42, coat=0.1, image_bump=0.0004)
+MATT = Finish(0.8, specular=0.25)
+PAPER = Finish(0.7, specular=0.25)
+GLAZE = Finish(0.42, coat=0.3)
+METAL = Finish(0.45, metallic=1.0)
+WOOD = Finish(0.7, specular=0.25)
 
 
 def load_image(name: str, picture: Image.Image) -> bpy.types.Image:
@@ -231,9 +232,10 @@ def material(name: str, colour: Image.Image | paint.Colour, finish: Finish) -> b
     nodes, link = result.node_tree.nodes, result.node_tree.links.new
     surface = nodes["Principled BSDF"]
     surface.inputs["Roughness"].default_value = finish.roughness
+    surface.inputs["Specular IOR Level"].default_value = finish.specular
     surface.inputs["Metallic"].default_value = finish.metallic
     surface.inputs["Coat Weight"].default_value = finish.coat
-    surface.inputs["Coat Roughness"].default_value = 0.12
+    surface.inputs["Coat Roughness"].default_value = 0.3
     height = None
     if isinstance(colour, Image.Image):
         texture = nodes.new("ShaderNodeTexImage")
@@ -320,7 +322,7 @@ def add_table(group: bpy.types.Collection) -> None:
         lathe(smooth_path(column, 48)[::-1], 40),
         material("table column", paint.wood(1024, 1024, (70, 42, 26), (128, 84, 52), 5).rotate(90), WOOD),
     )
-    linen = Finish(0.85, image_bump=0.0006)
+    linen = Finish(0.9, specular=0.1)
     add(group, cloth_sheet().moved((0.01, -0.01, 0), turn=24), material("cloth", paint.cloth(), linen))
 
 
@@ -335,7 +337,7 @@ def add_vase(group: bpy.types.Collection) -> None:
     add(group, lathe(profile, 72).moved((x, y, CLOTH_Z)), material("vase", paint.vase(), GLAZE))
     bark = material("twig", paint.bark(), MATT)
     greens = [
-        material(f"leaf {i}", paint.leaf(c, i), Finish(0.68))
+        material(f"leaf {i}", paint.leaf(c, i), Finish(0.75, specular=0.25))
         for i, c in enumerate(((74, 112, 52), (112, 138, 58), (164, 132, 48)))
     ]
     rng = np.random.default_rng(3)
@@ -345,7 +347,7 @@ def add_vase(group: bpy.types.Collection) -> None:
         knots = np.array([[0.004, 0, 0.14], [0.014, 0, 0.205], [0.4 * reach, 0.006, 0.26], [reach, 0, top]])
         knots[1:] += rng.normal(0, 0.004, (3, 3))
         path = smooth_path(knots, 22) @ rotation(turn).T + [x, y, 0]
-        add(group, tube(path, np.linspace(0.0022, 0.0009, 22), 8), bark)
+        add(group, tube(path, np.linspace(0.0026, 0.0014, 22), 8), bark)
         for step in range(9, 22, 2):
             blade = leaf(rng.uniform(0.020, 0.032)).moved(tilt=rng.uniform(-30, 30))
             add(group, blade.moved(tuple(path[step]), turn=rng.uniform(0, 360)), greens[step % 3])
@@ -354,7 +356,7 @@ def add_vase(group: bpy.types.Collection) -> None:
 def add_teapot(group: bpy.types.Collection) -> None:
     """A glazed teapot: body, lid with knob, spout and handle."""
     at, turn = (0.025, 0.005, CLOTH_Z), 205.0
-    glaze = material("teapot", paint.speckled((204, 112, 44), (92, 42, 20), 12), replace(GLAZE, roughness=0.25))
+    glaze = material("teapot", paint.speckled((204, 112, 44), (92, 42, 20), 12), replace(GLAZE, roughness=0.38))
     body = np.vstack(
         [
             [0, 0],
@@ -458,7 +460,7 @@ def add_small_things(group: bpy.types.Collection) -> None:
         )
         add(group, tube(path, 0.0016, 8).moved(stand, turn=120 * number + 40), steel)
     add(group, sphere(0.036).moved((stand[0], stand[1], 0.077), turn=10), material("ball", paint.ball(), GLAZE))
-    peel = Finish(0.42, coat=0.1, noise_bump=0.0012, noise_scale=420)
+    peel = Finish(0.55, specular=0.4, noise_bump=0.0006, noise_scale=200)
     orange = material("orange", paint.fruit((226, 120, 24), (236, 150, 40), 16), peel)
     add(group, sphere(0.036, 0.94).moved((-0.245, 0.060, 0)), orange)
     add(group, sphere(0.033, 0.93).moved((-0.215, 0.125, 0), turn=70), orange)
@@ -480,7 +482,7 @@ def add_small_things(group: bpy.types.Collection) -> None:
             [0, 0.084],
         ]
     )
-    skin = material("pear", paint.fruit((150, 168, 62), (206, 176, 74), 17), Finish(0.4, coat=0.15))
+    skin = material("pear", paint.fruit((150, 168, 62), (206, 176, 74), 17), Finish(0.5))
     add(group, lathe(pear, 40).moved((0.235, 0.025, 0)), skin)
     stalk = smooth_path([[0, 0, 0.083], [0.002, 0, 0.094], [0.008, 0, 0.104]], 8)
     add(group, tube(stalk, 0.0016, 8).moved((0.235, 0.025, 0)), material("stalk", paint.bark(), MATT))
@@ -502,34 +504,27 @@ def add_pencils(group: bpy.types.Collection) -> None:
         # The texture runs by grid row; rows are placed closer where the pencil changes.
         path = np.stack([lengths, 0 * lengths, 0 * lengths], -1)
         part = replace(tube(path, radii, 6), smooth=False).moved(at, turn)
-        add(group, part, material(f"pencil {seed}", paint.striped(64, 1024, bands, seed), Finish(0.4, coat=0.3)))
+        add(group, part, material(f"pencil {seed}", paint.striped(64, 1024, bands, seed), Finish(0.5)))
 
 
-def add_room(group: bpy.types.Collection) -> None:
-    """Plastered walls with a picture each, and a floor with a rug; open above, where the light comes from."""
-    h, top = ROOM_HALF, 2.0
-    matt = Finish(0.9)
-    colours: tuple[paint.Colour, ...] = ((196, 190, 172), (178, 190, 186), (200, 184, 168), (184, 186, 196))
-    for side, colour in enumerate(colours):
-        corners = np.array([[[-h, h, FLOOR_Z], [h, h, FLOOR_Z]], [[-h, h, top], [h, h, top]]])
-        add(group, grid(corners).moved(turn=90 * side), material(f"wall {side}", paint.wall(colour, 200 + side), matt))
-        at = rotation(90 * side) @ [0.35 * (-1) ** side, h - 0.02, 0.36]
-        add_box(
-            group, f"painting {side}", (1.1, 0.03, 0.75), paint.painting(300 + side), tuple(at), 90 * side, bevel=0.008
-        )
-    ground = np.array([[[-h, -h, FLOOR_Z], [h, -h, FLOOR_Z]], [[-h, h, FLOOR_Z], [h, h, FLOOR_Z]]])
-    add(group, grid(ground), material("floor", paint.floor(), matt))
+def add_backdrop(group: bpy.types.Collection) -> None:
+    """A photographer's seamless backdrop all around: floor and wall of one matt grey, joined by a wide sweep."""
+    r, sweep, top = BACKDROP_RADIUS, 1.0, 2.4
+    bend = np.linspace(0, np.pi / 2, 33)
+    profile = np.stack([r - sweep * (1 - np.sin(bend)), FLOOR_Z + sweep * (1 - np.cos(bend))], -1)
+    grey = material("backdrop", (176, 170, 162), Finish(1.0, specular=0.0))
+    add(group, lathe(np.vstack([[0, FLOOR_Z], profile, [r, top]]), 192), grey)
 
 
 def add_lights() -> None:
-    """A large soft ceiling light and a smaller, warmer key light; the cameras do not see either."""
+    """A large round soft light overhead and a warmer key light, also wide; the cameras do not see either."""
     lights = (
-        ("ceiling", 4.0, 110.0, (0.95, 0.98, 1.0), (0, 0, 2.1)),
-        ("key", 0.9, 40.0, (1.0, 0.93, 0.84), (-1.1, -1.3, 1.5)),
+        ("ceiling", 3.4, 98.0, (0.96, 0.98, 1.0), (0, 0, 2.1)),
+        ("key", 1.2, 30.0, (1.0, 0.94, 0.86), (-0.9, -1.05, 1.5)),
     )
-    for name, side, power, colour, at in lights:
+    for name, diameter, power, colour, at in lights:
         data = bpy.data.lights.new(name, "AREA")
-        data.size, data.energy, data.color = side, power, colour
+        data.shape, data.size, data.energy, data.color = "DISK", diameter, power, colour
         light = bpy.data.objects.new(name, data)
         light.location = at
         # An area light shines along its local -z axis: point its +z away from the table.
@@ -540,13 +535,13 @@ def add_lights() -> None:
 
 
 def build() -> tuple[bpy.types.Collection, bpy.types.Collection]:
-    """Replace the current scene by the still life; returns its objects and those of the room around it."""
+    """Replace the current scene by the still life; returns its objects and the backdrop around it."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    still_life, room = bpy.data.collections.new("still life"), bpy.data.collections.new("room")
-    for group in (still_life, room):
+    still_life, backdrop = bpy.data.collections.new("still life"), bpy.data.collections.new("backdrop")
+    for group in (still_life, backdrop):
         bpy.context.scene.collection.children.link(group)
     for fill in (add_table, add_vase, add_teapot, add_mug, add_books_and_boxes, add_small_things):
         fill(still_life)
-    add_room(room)
+    add_backdrop(backdrop)
     add_lights()
-    return still_life, room
+    return still_life, backdrop

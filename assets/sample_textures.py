@@ -77,21 +77,12 @@ def write(
 
 
 def wood(width: int, height: int, dark: Colour, light: Colour, seed: int) -> Image.Image:
-    """Wood with its grain along x: warped growth lines, streaks and short dark pores."""
-    rng = np.random.default_rng(seed)
-    warp = fractal_noise(height, width, (5, 2), 3, seed)
+    """Wood with its grain along x: warped growth lines and soft streaks, all of them broad and low in contrast."""
+    warp = fractal_noise(height, width, (4, 2), 2, seed)
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
-    rings = 0.5 + 0.5 * np.sin(2 * np.pi * (9 * y + 2.2 * warp))
-    streaks = fractal_noise(height, width, (48, 3), 3, seed + 1)
-    pixels = blend(dark, light, 0.5 * rings + 0.28 + 0.3 * streaks)
-    image = to_image(pixels)
-    draw = ImageDraw.Draw(image)
-    pore: Colour = (int(dark[0] * 0.6), int(dark[1] * 0.6), int(dark[2] * 0.6))
-    for x, row, length in zip(
-        rng.integers(0, width, 700), rng.integers(0, height, 700), rng.integers(6, 40, 700), strict=True
-    ):
-        draw.line((x, row, x + length, row), pore, max(1, height // 700))
-    return image
+    rings = np.sin(2 * np.pi * (6 * y + 1.8 * warp))
+    streaks = fractal_noise(height, width, (14, 3), 2, seed + 1)
+    return to_image(blend(dark, light, 0.53 + 0.11 * rings + 0.13 * streaks))
 
 
 def table_top(size: int = 2048, planks: int = 7) -> Image.Image:
@@ -99,20 +90,22 @@ def table_top(size: int = 2048, planks: int = 7) -> Image.Image:
     image = Image.new("RGB", (size, size))
     edges = np.linspace(0, size, planks + 1).astype(int)
     for index, (top, bottom) in enumerate(pairwise(edges)):
-        tone = 1 + 0.22 * np.sin(2.4 * index)
+        tone = 1 + 0.16 * np.sin(2.4 * index)
         plank = wood(size, int(bottom - top), (88, 54, 32), (166, 112, 68), 20 + index)
         image.paste(to_image(np.asarray(plank, np.float32) * tone), (0, int(top)))
-        ImageDraw.Draw(image).line((0, top, size, top), (38, 24, 16), 5)
-    return mottle(image, 0.1, 31)
+    draw = ImageDraw.Draw(image)
+    for row in edges[1:-1]:
+        draw.line((0, row, size, row), (62, 40, 26), 8)
+    return mottle(image.filter(ImageFilter.GaussianBlur(2)), 0.07, 31, 8)
 
 
 def cloth(size: int = 1536) -> Image.Image:
-    """Checked linen: wide and narrow coloured stripes both ways, a dotted border and a visible weave."""
+    """Checked linen: wide and narrow coloured stripes both ways, a dotted border and some unevenness."""
     weave = np.zeros((size, size, 3), np.float32) + np.asarray((214, 204, 182), np.float32)
     stripes = [
         (c, w, colour)
         for i in range(6)
-        for c, w, colour in ((0.08 + i * 0.168, 0.026, TEAL), (0.115 + i * 0.168, 0.006, CRIMSON))
+        for c, w, colour in ((0.08 + i * 0.168, 0.026, TEAL), (0.115 + i * 0.168, 0.011, CRIMSON))
     ]
     for centre, width, colour in stripes:
         low, high = int((centre - width / 2) * size), int((centre + width / 2) * size)
@@ -120,12 +113,10 @@ def cloth(size: int = 1536) -> Image.Image:
             band[:] = 0.45 * band + 0.55 * np.asarray(colour, np.float32)
     image = to_image(weave)
     draw = ImageDraw.Draw(image)
-    for step in np.linspace(0.03, 0.97, 48) * size:
+    for step in np.linspace(0.03, 0.97, 32) * size:
         for x, y in ((step, 0.025 * size), (step, 0.975 * size), (0.025 * size, step), (0.975 * size, step)):
-            draw.regular_polygon((x, y, size * 0.007), 4, fill=CRIMSON)
-    threads = np.indices((size, size)).sum(0) // 3 % 2
-    noise = fractal_noise(size, size, (60, 60), 4, 41)
-    return to_image(np.asarray(image, np.float32) * (0.94 + 0.08 * threads + 0.07 * noise)[..., None])
+            draw.regular_polygon((x, y, size * 0.010), 4, fill=CRIMSON)
+    return mottle(image.filter(ImageFilter.GaussianBlur(2)), 0.05, 41, 8)
 
 
 def _vase_band(draw: ImageDraw.ImageDraw, kind: int, top: float, bottom: float, width: int) -> None:
@@ -174,18 +165,18 @@ def vase(width: int = 2048, height: int = 1280) -> Image.Image:
     edges = np.linspace(0, height, 10)
     for index, (top, bottom) in enumerate(pairwise(edges)):
         draw.line((0, top, width, top), COBALT, 10)
-        draw.line((0, top + 16, width, top + 16), TERRACOTTA, 4)
+        draw.line((0, top + 16, width, top + 16), TERRACOTTA, 7)
         _vase_band(draw, index, top + 22, bottom - 8, width)
     return mottle(image.filter(ImageFilter.GaussianBlur(1.0)), 0.05, 51, 20)
 
 
-def speckled(base: Colour, spots: Colour, seed: int, size: int = 1024, count: int = 900) -> Image.Image:
+def speckled(base: Colour, spots: Colour, seed: int, size: int = 1024, count: int = 420) -> Image.Image:
     """Speckled stoneware: a mottled colour strewn with small blurred spots."""
     rng = np.random.default_rng(seed)
     image = seamless(mottle(Image.new("RGB", (size, size), base), 0.13, seed, 8))
     draw = ImageDraw.Draw(image)
     for x, y, radius in zip(
-        rng.uniform(0, size, count), rng.uniform(0, size, count), rng.exponential(2.2, count) + 1.2, strict=True
+        rng.uniform(0, size, count), rng.uniform(0, size, count), rng.exponential(2.5, count) + 3.0, strict=True
     ):
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=spots)
     return image.filter(ImageFilter.GaussianBlur(0.8))
@@ -217,18 +208,18 @@ def ball(width: int = 1536, height: int = 768) -> Image.Image:
 
 
 def fruit(base: Colour, blush: Colour, seed: int, size: int = 768) -> Image.Image:
-    """Skin of a fruit: two colours mixed by smooth noise, with fine pale pores."""
+    """Skin of a fruit: two colours mixed by smooth noise, with soft pale pores."""
     pixels = blend(base, blush, 0.5 + 0.7 * fractal_noise(size, size, (3, 3), 4, seed))
     rng = np.random.default_rng(seed)
-    pores = Image.fromarray((rng.random((size, size)) > 0.992).astype(np.uint8) * 255)
-    pores_blurred = np.asarray(pores.filter(ImageFilter.GaussianBlur(1.2)), np.float32) / 255
-    return seamless(to_image(pixels * (1 + 0.8 * pores_blurred[..., None])))
+    pores = Image.fromarray((rng.random((size, size)) > 0.996).astype(np.uint8) * 255)
+    pores_blurred = np.asarray(pores.filter(ImageFilter.GaussianBlur(3)), np.float32) / 255
+    return seamless(to_image(pixels * (1 + 2.5 * pores_blurred[..., None])))
 
 
 def bark(size: int = 512) -> Image.Image:
     """Brown bark with rings, for the twigs."""
-    noise = fractal_noise(size, size, (60, 4), 3, 71)
-    return to_image(blend((60, 40, 28), (142, 104, 74), 0.5 + 0.6 * noise))
+    noise = fractal_noise(size, size, (30, 4), 2, 71)
+    return to_image(blend((60, 40, 28), (142, 104, 74), 0.5 + 0.35 * noise))
 
 
 def leaf(colour: Colour, seed: int, size: int = 256) -> Image.Image:
@@ -237,10 +228,10 @@ def leaf(colour: Colour, seed: int, size: int = 256) -> Image.Image:
     draw = ImageDraw.Draw(image)
     vein: Colour = (min(255, colour[0] + 50), min(255, colour[1] + 50), min(255, colour[2] + 30))
     draw.line((size / 2, 0, size / 2, size), vein, 10)
-    for y in range(20, size, 36):
-        draw.line((size / 2, y + 20, 0, y - 24), vein, 4)
-        draw.line((size / 2, y + 20, size, y - 24), vein, 4)
-    return mottle(image, 0.16, seed)
+    for y in range(20, size, 60):
+        draw.line((size / 2, y + 20, 0, y - 24), vein, 6)
+        draw.line((size / 2, y + 20, size, y - 24), vein, 6)
+    return mottle(image, 0.1, seed, 4)
 
 
 # --- six-sided boxes -------------------------------------------------------------------------------------------------
@@ -334,11 +325,9 @@ def atlas_face(face: int, width: int, height: int) -> Image.Image:
 
 
 def pages(width: int, height: int) -> Image.Image:
-    """The fore-edge of a book: many thin sheets between two boards."""
-    rng = np.random.default_rng(width * 31 + height)
-    rows = 226 + 14 * rng.standard_normal((height, 1))
-    grid = np.repeat(rows, width, 1) + 4 * rng.standard_normal((height, width))
-    return to_image((grid[..., None] * np.asarray((1.0, 0.95, 0.84))).astype(np.float32))
+    """The fore-edge of a book: layers of thin sheets, which show as broad, soft bands."""
+    rows = 226 + 10 * fractal_noise(height, width, (6, 2), 2, width * 31 + height)
+    return to_image(rows[..., None] * np.asarray((1.0, 0.95, 0.84), np.float32))
 
 
 def spine(width: int, height: int, cover: Colour, title: str) -> Image.Image:
@@ -377,58 +366,3 @@ def card_side(face: int, width: int, height: int) -> Image.Image:
     for row, line in enumerate(PARAGRAPH):
         write(draw, (width / 2, height * (0.385 + 0.122 * row)), line, height * 0.098, INK, 0.01)
     return mottle(image, 0.025, 99)
-
-
-# --- the room --------------------------------------------------------------------------------------------------------
-
-
-def wall(colour: Colour, seed: int, width: int = 2048, height: int = 1024) -> Image.Image:
-    """Painted plaster, soft and slightly uneven, over a darker dado with a picture rail between them."""
-    noise = fractal_noise(height, width, (6, 12), 6, seed)
-    upper = np.asarray(colour, np.float32) * (1 + 0.07 * noise[..., None])
-    rows = np.linspace(1, 0, height, dtype=np.float32)[:, None, None]
-    pixels = np.where(rows < 0.36, upper * np.asarray((0.66, 0.70, 0.72)), upper * (0.96 + 0.08 * rows))
-    pixels = np.where(abs(rows - 0.36) < 0.012, np.asarray((176, 160, 134)) * (1 + 0.05 * noise[..., None]), pixels)
-    return to_image(pixels.astype(np.float32)).filter(ImageFilter.GaussianBlur(1.5))
-
-
-def floor(size: int = 2048) -> Image.Image:
-    """A large woven rug in quiet colours on pale boards."""
-    image = Image.new("RGB", (size, size), (150, 128, 100))
-    draw = ImageDraw.Draw(image)
-    for row in range(0, size, 64):
-        draw.line((0, row, size, row), (112, 92, 70), 4)
-    bands = ((0.16, (112, 62, 54)), (0.19, (176, 152, 116)), (0.215, (70, 84, 98)), (0.29, (150, 126, 102)))
-    for inset, colour in bands:
-        draw.rectangle((inset * size, inset * size, (1 - inset) * size, (1 - inset) * size), fill=colour)
-    for index in range(11):
-        for row in range(11):
-            centre = (size * (0.32 + 0.036 * index), size * (0.32 + 0.036 * row), size * 0.016)
-            draw.regular_polygon(centre, 4, rotation=45, fill=((112, 62, 54), (70, 84, 98))[(index + row) % 2])
-    for index in range(22):
-        for a, b in ((0.25, 0.2275 + index * 0.026), (0.75, 0.2275 + index * 0.026)):
-            draw.regular_polygon((a * size, b * size, size * 0.011), 6, fill=(176, 152, 116))
-            draw.regular_polygon((b * size, a * size, size * 0.011), 6, fill=(176, 152, 116))
-    faded = Image.blend(image, Image.new("RGB", image.size, (134, 116, 98)), 0.35)
-    return mottle(faded, 0.13, 111, 40)
-
-
-def painting(seed: int) -> FacePainter:
-    """An abstract picture in a frame, for the walls."""
-
-    def paint(face: int, width: int, height: int) -> Image.Image:
-        image = Image.new("RGB", (width, height), (72, 54, 40))
-        rng = np.random.default_rng(seed)
-        canvas = Image.new("RGB", (int(width * 0.86), int(height * 0.82)), (206, 196, 176))
-        draw = ImageDraw.Draw(canvas)
-        palette = (TERRACOTTA, TEAL, OCHRE, SAGE, (92, 104, 120))
-        for index in range(9):
-            x, y = rng.uniform(0, canvas.width), rng.uniform(0, canvas.height)
-            radius = rng.uniform(0.08, 0.3) * canvas.height
-            draw.regular_polygon(
-                (x, y, radius), int(rng.integers(3, 9)), rotation=int(rng.integers(0, 90)), fill=palette[index % 5]
-            )
-        image.paste(mottle(canvas, 0.12, seed), (int(width * 0.07), int(height * 0.09)))
-        return image
-
-    return paint

@@ -107,7 +107,7 @@ def shared_opacity(opacity: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
 
     Kheradmand et al. 2024, equation 9. The sum over i <= n of binom(i-1, k) collapses to binom(n, k+1).
     """
-    after = (1 - (1 - opacity) ** (1 / copies)).clamp(DEAD, 1 - 1e-6)
+    after = (1 - (1 - opacity) ** (1 / copies.double())).clamp(DEAD, 1 - 1e-6)
     n = copies.double()[:, None]
     k = torch.arange(1, MAX_COPIES + 1, dtype=torch.float64)[None]
     inside = k <= n

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from anchorfield.scenes.load import load_scene
+from anchorfield.scenes.scene import Scene
+from anchorfield.scenes.triangulate import triangulated_points
+
+SAMPLE = Path(__file__).parent.parent / "assets" / "sample"
 
 settings.register_profile("anchorfield", derandomize=True, deadline=None, max_examples=15, database=None)
 settings.load_profile("anchorfield")
@@ -19,3 +27,12 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def sample_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """The sample capture at 80x80 with points triangulated from its training photographs."""
+    scene = load_scene(SAMPLE, downscale=5)
+    return dataclasses.replace(
+        scene, points=triangulated_points(scene, tmp_path_factory.mktemp("points") / "cache.npz")
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,15 +12,7 @@ from hypothesis import strategies as st
 
 from anchorfield.methods._strategies import AbsGrad, Adc, Mcmc, Strategy, shared_opacity
 from anchorfield.methods.gaussian_splatting import GaussianSplatting, reduction
-from anchorfield.scenes.load import load_scene
 from anchorfield.scenes.scene import Scene
-
-SAMPLE = Path(__file__).parent.parent / "assets" / "sample"
-
-
-@pytest.fixture(scope="module")
-def scene() -> Scene:
-    return load_scene(SAMPLE, downscale=5)
 
 
 def slow_shared_opacity(opacity: float, copies: int) -> tuple[float, float]:
@@ -49,10 +40,10 @@ def test_copies_look_as_the_one_did_at_the_centre(opacity: float, copies: int) -
 
 
 @pytest.mark.parametrize("strategy", [Mcmc(), Adc(), AbsGrad()], ids=lambda s: type(s).__name__)
-def test_counts_stay_under_the_cap_and_rows_stay_together(strategy: Strategy, scene: Scene) -> None:
+def test_counts_stay_under_the_cap_and_rows_stay_together(strategy: Strategy, sample_scene: Scene) -> None:
     method = GaussianSplatting(strategy=strategy, cap=3000)
     counts = []
-    for fit in islice(method.fit(scene), 450):
+    for fit in islice(method.fit(sample_scene), 450):
         fit.progress = min(1.0, fit.step / 900)
         counts.append(len(fit.model.means))
         rows = {p.shape[0] for p in fit.model.parameters()}
@@ -62,8 +53,8 @@ def test_counts_stay_under_the_cap_and_rows_stay_together(strategy: Strategy, sc
     assert len(set(counts)) > 1, "the strategy changed nothing"
 
 
-def test_mcmc_reaches_its_cap(scene: Scene) -> None:
-    for fit in islice(GaussianSplatting(cap=3000).fit(scene), 300):
+def test_mcmc_reaches_its_cap(sample_scene: Scene) -> None:
+    for fit in islice(GaussianSplatting(cap=3000).fit(sample_scene), 300):
         fit.progress = fit.step / 300
     assert len(fit.model.means) == 3000
 
