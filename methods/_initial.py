@@ -9,17 +9,34 @@ from torch import Tensor
 from anchorfield.scenes.scene import Points, Scene
 
 MIN_POINTS = 500  # fewer say too little of the scene
+BACKDROP_SHARE = 0.15  # of the points
+BACKDROP_NEAR, BACKDROP_FAR = 2.5, 6.0  # in distances from the cameras to what they look at
 
 
 def initial_points(scene: Scene, count: int, random: torch.Generator) -> Points:
-    """At most `count` points: those of the capture, thinned at random, or random ones where there are too few."""
+    """At most `count` points: those of the capture, thinned at random, or random ones where there are too few.
+
+    A share of them lies on a backdrop behind the scene. Walls and skies without features have no points of their own,
+    and Gaussians of the foreground that grow to fill them lie like fog before other cameras.
+    """
     points = scene.points
     if points is None or len(points.xyz) < MIN_POINTS:
         return random_points(scene, count, random)
-    if len(points.xyz) <= count:
-        return points
-    chosen = torch.randperm(len(points.xyz), generator=random)[:count].numpy()
-    return Points(points.xyz[chosen], points.rgb[chosen])
+    behind = backdrop_points(scene, int(BACKDROP_SHARE * min(count, len(points.xyz))), random)
+    chosen = torch.randperm(len(points.xyz), generator=random)[: count - len(behind.xyz)].sort().values.numpy()
+    return Points(np.concatenate([points.xyz[chosen], behind.xyz]), np.concatenate([points.rgb[chosen], behind.rgb]))
+
+
+def backdrop_points(scene: Scene, count: int, random: torch.Generator) -> Points:
+    """About `count` points far behind what the cameras look at, on rays of random training pixels; none with alpha."""
+    distance = _focus_distance(scene)
+    if count < 1 or scene.views[scene.train[0]].load().shape[-1] == 4:
+        return Points(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8))
+    found = [
+        _on_rays(scene, view, share, BACKDROP_NEAR * distance, BACKDROP_FAR * distance, random)
+        for view, share in _shares(scene, count, random)
+    ]
+    return Points(torch.cat([xyz for xyz, _ in found]).numpy(), torch.cat([rgb for _, rgb in found]).numpy())
 
 
 def random_points(scene: Scene, count: int, random: torch.Generator) -> Points:
@@ -29,23 +46,29 @@ def random_points(scene: Scene, count: int, random: torch.Generator) -> Points:
     any view sees as empty are left out.
     """
     distance = _focus_distance(scene)
-    xyz, rgb = [], []
-    for view, share in _shares(scene, 4 * count, random):
-        camera, pixels = scene.views[view].camera, scene.views[view].load()
-        i = torch.randint(camera.height, (share,), generator=random)
-        j = torch.randint(camera.width, (share,), generator=random)
-        nearest, furthest = 0.4 * distance, 3.0 * distance
-        z = 1 / (1 / furthest + (1 / nearest - 1 / furthest) * torch.rand(share, generator=random))
-        local = torch.stack([(j + 0.5 - camera.cx) / camera.fx * z, (i + 0.5 - camera.cy) / camera.fy * z, z], 1)
-        pose = camera.camera_to_world
-        xyz.append(local @ pose[:3, :3].T + pose[:3, 3])
-        rgb.append(pixels[i, j, :3])
-    points, colours = torch.cat(xyz), torch.cat(rgb)
+    found = [
+        _on_rays(scene, view, share, 0.4 * distance, 3.0 * distance, random)
+        for view, share in _shares(scene, 4 * count, random)
+    ]
+    points, colours = torch.cat([xyz for xyz, _ in found]), torch.cat([rgb for _, rgb in found])
     seen, empty = _views_of(scene, points)
     enough = min(3, len(scene.train))
     kept = torch.nonzero((seen >= enough) & ~empty).squeeze(1)
     kept = kept[torch.randperm(len(kept), generator=random)[:count]]
     return Points(points[kept].numpy().astype(np.float32), colours[kept].numpy())
+
+
+def _on_rays(
+    scene: Scene, view: int, count: int, nearest: float, furthest: float, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """`count` points [n, 3] on rays of random pixels, uniform in inverse depth, and their colours uint8 [n, 3]."""
+    camera, pixels = scene.views[view].camera, scene.views[view].load()
+    i = torch.randint(camera.height, (count,), generator=random)
+    j = torch.randint(camera.width, (count,), generator=random)
+    z = 1 / (1 / furthest + (1 / nearest - 1 / furthest) * torch.rand(count, generator=random))
+    local = torch.stack([(j + 0.5 - camera.cx) / camera.fx * z, (i + 0.5 - camera.cy) / camera.fy * z, z], 1)
+    pose = camera.camera_to_world
+    return local @ pose[:3, :3].T + pose[:3, 3], pixels[i, j, :3]
 
 
 def _shares(scene: Scene, total: int, random: torch.Generator) -> list[tuple[int, int]]:

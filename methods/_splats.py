@@ -19,6 +19,7 @@ from anchorfield.scenes.scene import Points, Scene
 
 SH_C0 = 0.28209479177387814
 NAMES = ("means", "log_scales", "quats", "logit_opacities", "sh")
+LARGEST = 0.25  # standard deviation of a Gaussian, as a share of its distance
 BYTES_PER_GAUSSIAN = 59 * 4 * 4 + 400  # parameters, gradients and two moments, and what a step keeps beside them
 
 
@@ -87,6 +88,16 @@ def splat_model(fit: Fit) -> SplatModel:
     """The fit's model, which strategies change."""
     assert isinstance(fit.model, SplatModel)
     return fit.model
+
+
+@torch.no_grad()
+def limit_sizes(model: SplatModel) -> None:
+    """Keep Gaussians smaller than a share of their distance from the scene's centre, at least of the cameras' ball.
+
+    A larger one is no surface: it is sorted by its centre and hides what lies before its far side.
+    """
+    limit = (LARGEST * model.means.norm(dim=1).clamp_min(1)).log()
+    model.log_scales.data.copy_(torch.minimum(model.log_scales.data, limit[:, None]))
 
 
 def set_rows(fit: Fit, build: Mapping[str, Tensor], moments: Tensor | None) -> None:

@@ -61,7 +61,7 @@ class Mcmc:
     def _explore(self, fit: Fit) -> None:
         model = splat_model(fit)
         noise = torch.randn(model.means.shape, generator=fit.random)
-        rate = float(fit.optimiser.rates["means"])
+        rate = float(fit.memory["noise_rate"])
         perturb_means(model.means.data, model.quats, model.log_scales, model.logit_opacities, noise, self.noise * rate)
 
     def _relocate(self, fit: Fit) -> None:

@@ -6,6 +6,7 @@ is spent, so that three minutes and three hours both end well: images, Gaussians
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -15,8 +16,17 @@ from torch.nn import functional
 
 from anchorfield.methods._initial import MIN_POINTS, initial_points
 from anchorfield.methods._method import Fit, State
-from anchorfield.methods._splats import BYTES_PER_GAUSSIAN, NAMES, SplatModel, extent, from_points, restored
-from anchorfield.methods._strategies import Mcmc, Strategy
+from anchorfield.methods._splats import (
+    BYTES_PER_GAUSSIAN,
+    NAMES,
+    SplatModel,
+    extent,
+    from_points,
+    limit_sizes,
+    restored,
+    splat_model,
+)
+from anchorfield.methods._strategies import EVERY, Mcmc, Strategy
 from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.losses import photometric
@@ -26,15 +36,16 @@ from anchorfield.scenes.scene import Scene
 
 PER_PIXEL = 0.5  # Gaussians per pixel of a view, at most
 FIRST_SHARE = 0.5  # of the cap, from which growth starts
+FULL_RUN = 30000  # steps for which the learning rates are given
 SH_SHARE = 0.1  # of the budget, after which one more band of harmonics joins
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates of Adam."""
+    """Learning rates of Adam in a run of 30,000 steps; shorter runs raise them."""
 
     means: float = 1.6e-4
-    """Per step, times the scene's extent; falls to a hundredth over the budget."""
+    """Times the scene's extent; falls to a hundredth over the budget."""
     scales: float = 5e-3
     """Of the logarithm of the standard deviations."""
     quats: float = 1e-3
@@ -88,7 +99,7 @@ class GaussianSplatting:
         cap, size = int(fit.memory["cap"]), float(fit.memory["extent"])
         background = torch.tensor(scene.background)
         while True:
-            fit.optimiser.rates["means"] = self.rates.means * size * 0.01**fit.progress
+            self._set_rates(fit, size)
             camera, photo, mask = self._target(scene, next_view(fit, scene), fit.progress)
             probe = self._probe(model)
             degree = min(self.sh_degree, int(fit.progress / SH_SHARE))
@@ -98,6 +109,8 @@ class GaussianSplatting:
             fit.optimiser.rows = splats.visible if self.sparse else None
             fit.descend(**photometric(splats.rgb, photo, mask, self.ssim_weight), **self.strategy.losses(fit, splats))
             self.strategy.update(fit, splats, probe, cap)
+            if fit.step % EVERY == 0:
+                limit_sizes(model)
             yield fit
 
     def restore(self, state: State) -> SplatModel:
@@ -121,16 +134,22 @@ class GaussianSplatting:
         return SplatModel(gaussians, torch.tensor(scene.background))
 
     def _optimiser(self, model: SplatModel) -> Adam:
-        sh = torch.full((model.sh[0].numel(),), self.rates.colours / 20)
+        return Adam({name: getattr(model, name) for name in NAMES}, {})  # rates are set before every step
+
+    def _set_rates(self, fit: Fit, size: float) -> None:
+        """Learning rates at the fit's progress, raised where the budget holds few steps; the noise keeps its own."""
+        hurry = haste(fit.step, fit.progress)
+        means = self.rates.means * size * 0.01**fit.progress
+        sh = torch.full((splat_model(fit).sh[0].numel(),), self.rates.colours / 20)
         sh[:3] = self.rates.colours
-        rates: dict[str, float | Tensor] = {
-            "means": self.rates.means,
-            "log_scales": self.rates.scales,
-            "quats": self.rates.quats,
+        fit.memory["noise_rate"] = means
+        fit.optimiser.rates = {
+            "means": means * hurry,
+            "log_scales": self.rates.scales * min(hurry, 2),
+            "quats": self.rates.quats * min(hurry, 2),
             "logit_opacities": self.rates.opacities,
-            "sh": sh,
+            "sh": sh * min(hurry, 2),
         }
-        return Adam({name: getattr(model, name) for name in NAMES}, rates)
 
     def _probe(self, model: SplatModel) -> Tensor | None:
         if self.strategy.watch != "absolute gradient":
@@ -156,6 +175,15 @@ class GaussianSplatting:
         if mask is not None:  # a reduced pixel counts where all of its pixels do
             mask = functional.avg_pool2d(mask[None].float(), factor)[0] == 1
         return camera, photo, mask
+
+
+def haste(step: int, progress: float) -> float:
+    """By how much to raise learning rates: 1 for a run of 30,000 steps, the root of what is missing, at most 5.
+
+    Rates are made for runs of 30,000 steps. `step / progress` tells how many this run will have.
+    """
+    expected = step / progress if progress > 0 else FULL_RUN
+    return min(max(math.sqrt(FULL_RUN / max(expected, 1)), 1.0), 5.0)
 
 
 def next_view(fit: Fit, scene: Scene) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -27,7 +28,7 @@ class Gaussians:
     @property
     def sh_degree(self) -> int:
         """Degree of the spherical harmonics, 0 to 3."""
-        return round(self.sh.shape[1] ** 0.5) - 1
+        return math.isqrt(self.sh.shape[1]) - 1
 
 
 @dataclass(frozen=True)
