@@ -7,6 +7,7 @@ spent (`Fit.progress`), and evaluates, saves, shows, pauses or stops between two
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.types import Frame, Gaussians
 from anchorfield.scenes.scene import Scene
 
@@ -85,6 +87,15 @@ class Fit:
         self.step, self.progress = int(state["step"]), float(state["progress"])
         self.memory = dict(state["memory"])
         return self
+
+
+def check_ranges(settings: object, **ranges: tuple[float, float]) -> None:
+    """Require that the named settings are numbers within [low, high]; raises UsageError naming the setting."""
+    for name, (low, high) in ranges.items():
+        value = getattr(settings, name)
+        if not isinstance(value, int | float) or not low <= value <= high:
+            wanted = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+            raise UsageError(f"--{name.replace('_', '-')}: expected {wanted}, got {value!r}")
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from anchorfield.cuda_ext.langevin import perturb_means
-from anchorfield.methods._method import Fit
+from anchorfield.methods._method import Fit, check_ranges
 from anchorfield.methods._splats import quaternion_matrices, rows_of, set_rows, splat_model
 from anchorfield.renderer.splatting import Splats
 
@@ -38,6 +38,11 @@ class Mcmc:
     settled: float = 0.85
     """Share of the budget after which nothing moves any more."""
     watch: ClassVar[str] = "nothing"
+
+    def __post_init__(self) -> None:
+        positive = (0, math.inf)
+        check_ranges(self, opacity_weight=positive, scale_weight=positive, noise=positive)
+        check_ranges(self, grown=(0.01, 1), settled=(0, 1))
 
     def losses(self, fit: Fit, splats: Splats) -> dict[str, Tensor]:
         """Regularisers."""
@@ -131,6 +136,9 @@ class Adc:
     resets: float = 0.1
     """Share of the budget between two opacity resets."""
     watch: ClassVar[str] = "gradient"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, threshold=(0, math.inf), small=(0, math.inf), start=(0, 1), stop=(0, 1), resets=(0.01, 1))
 
     def losses(self, fit: Fit, splats: Splats) -> dict[str, Tensor]:
         """None of its own; asks for the gradient of the projected means."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anchorfield.methods._initial import MIN_POINTS, initial_points
-from anchorfield.methods._method import Fit, State
+from anchorfield.methods._method import Fit, State, check_ranges
 from anchorfield.methods._splats import (
     BYTES_PER_GAUSSIAN,
     NAMES,
@@ -55,6 +55,10 @@ class Rates:
     colours: float = 2.5e-3
     """Of the constant harmonic; the others take a twentieth."""
 
+    def __post_init__(self) -> None:
+        positive = (0, math.inf)
+        check_ranges(self, means=positive, scales=positive, quats=positive, opacities=positive, colours=positive)
+
 
 @dataclass(frozen=True)
 class GaussianSplatting:
@@ -78,6 +82,9 @@ class GaussianSplatting:
     """Step only Gaussians that the current photograph sees."""
     seed: int = 0
     """Of every random choice."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, cap=(0, math.inf), sh_degree=(0, 3), ssim_weight=(0, 1), coarse=(0, 1), seed=(0, 2**63))
 
     def plan(self, scene: Scene) -> list[str]:
         """What will be trained, a line each."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import islice
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchorfield.methods._strategies import AbsGrad, Adc, Mcmc, Strategy, shared_opacity
-from anchorfield.methods.gaussian_splatting import GaussianSplatting, reduction
+from anchorfield.methods.gaussian_splatting import GaussianSplatting, Rates, reduction
+from anchorfield.renderer.errors import UsageError
 from anchorfield.scenes.scene import Scene
 
 
@@ -63,3 +65,20 @@ def test_images_grow_with_progress() -> None:
     assert [reduction(p, 0.3, 400) for p in (0.0, 0.05, 0.15, 0.3, 1.0)] == [4, 4, 2, 1, 1]
     assert reduction(0.0, 0.3, 100) == 1, "no smaller than 64 pixels"
     assert reduction(0.0, 0, 4000) == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: GaussianSplatting(sh_degree=4),
+        lambda: GaussianSplatting(cap=-1),
+        lambda: GaussianSplatting(cap="many"),  # type: ignore[arg-type]
+        lambda: GaussianSplatting(ssim_weight=float("nan")),
+        lambda: Mcmc(grown=0),
+        lambda: Adc(resets=0),
+        lambda: Rates(means=-1),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(make: Callable[[], object]) -> None:
+    with pytest.raises(UsageError, match=r"^--[a-z-]+: expected .* got "):
+        make()
