@@ -131,7 +131,7 @@ class Demo:
 
     capture: Annotated[Positional[Path], _option("SRC")] = Path("assets/sample")
     """Folder of the capture."""
-    minutes: Annotated[float, _option("M", "(default: 3.2)")] = 3.2
+    minutes: Annotated[float, _option("M", "(default: 3.6)")] = 3.6
     """Training time."""
     json: Flag = False
     """Print events as JSON lines."""
