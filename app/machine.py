@@ -18,10 +18,16 @@ def version() -> str:
 
 
 def single_torch_thread() -> None:
-    """Leave the cores to our own kernels: torch's OpenMP workers spin between operations and would steal them."""
+    """Leave the cores to our own kernels: torch's OpenMP workers spin between operations and would steal them.
+
+    Also lets the process keep the memory that one step frees for the next.
+    """
     import torch
 
+    from anchorfield.cuda_ext import native
+
     torch.set_num_threads(1)
+    native.keep_freed_memory()
 
 
 def resident_bytes() -> int:

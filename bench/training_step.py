@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--downscale", type=int, nargs="+", default=[2, 1])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    native.keep_freed_memory()
     method = methods.load("gaussian_splatting")(cap=arguments.gaussians)  # type: ignore[call-arg]
     scene = with_points(load_scene(arguments.capture, downscale=arguments.downscale[0]))
     state = trained(method, scene, arguments.steps)

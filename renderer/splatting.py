@@ -84,4 +84,5 @@ def splat(
         absgrad_probe,
     )
     expected = image[..., 3] / alpha.clamp_min(1e-6) if depth else None
-    return Splats(image[..., :3], alpha, expected, projected.means2d, visible)
+    rgb = image[..., :3] if depth else image  # a slice's gradient costs a copy of the image
+    return Splats(rgb, alpha, expected, projected.means2d, visible)

@@ -54,7 +54,7 @@ class Scene:
 
     def photo(self, index: int) -> Tensor:
         """View `index`'s photograph, float32 [H, W, 3] in [0, 1], over the scene's background where it has alpha."""
-        pixels = self.views[index].load().float() / 255
+        pixels = self.views[index].load().float().div_(255)
         if pixels.shape[-1] == 3:
             return pixels
         rgb, alpha = pixels[..., :3], pixels[..., 3:]

@@ -11,8 +11,13 @@
 #include <nanobind/stl/vector.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <memory>
 #include <optional>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace nb = nanobind;
 using namespace anchorfield;
@@ -195,6 +200,15 @@ template <class S> void bind(nb::module_& m) {
         Release());
 }
 
+// Images and gradients of megabytes come and go in every step. glibc would give each back to the system and pay for its
+// pages again; below 32 MiB (the most it allows) they now stay in the heap, of which 256 MiB may lie free.
+static void keep_freed_memory() {
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
+}
+
 NB_MODULE(_kernels, m) {
     m.doc() = "Compiled kernels; use the typed functions of anchorfield.cuda_ext instead.";
     bind<float>(m);
@@ -202,6 +216,7 @@ NB_MODULE(_kernels, m) {
     m.def(
         "fma_rate", [](int64_t rounds) { return kernels<float>().fma_rate(rounds); },
         nb::call_guard<nb::gil_scoped_release>());
+    m.def("keep_freed_memory", &keep_freed_memory);
     m.def("threads", &threads);
     m.def("set_threads", &set_threads);
     m.def("instruction_set", &instruction_set);
