@@ -5,7 +5,7 @@ How to run (Python 3.11, on any CPU; about twenty minutes on two cores):
     pip install bpy==4.2.0 pillow numpy
     python assets/make_sample.py
 
-Blender's `bpy` is needed by this script alone, not by the product. `--views 0,8 --out /tmp/try` renders a few views
+Blender's `bpy` is needed by this script alone, not by the product. `--views 0,8 --out try` renders a few views
 elsewhere. Lossless renders are kept in `--cache`, so that an interrupted run goes on where it stopped; empty that
 folder after a change to the scene.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from anchorfield.cuda_ext import _kernels
 
 
@@ -48,7 +50,7 @@ def fma_rate(seconds: float = 0.2) -> float:
 
     The ceiling of compute-bound kernels; runs for about `seconds`.
     """
-    rounds = 100_000
-    rate = float(_kernels.fma_rate(rounds))
-    lanes = {"x86-64-v4": 16, "x86-64-v3": 8}.get(instruction_set(), 4)
-    return float(_kernels.fma_rate(max(rounds, int(seconds * rate / (24 * lanes * threads())))))
+    rounds, begin = 100_000, time.perf_counter()
+    _kernels.fma_rate(rounds)
+    rounds = max(rounds, int(rounds * seconds / (time.perf_counter() - begin)))
+    return float(_kernels.fma_rate(rounds))

@@ -32,11 +32,8 @@ def backdrop_points(scene: Scene, count: int, random: torch.Generator) -> Points
     distance = _focus_distance(scene)
     if count < 1 or scene.views[scene.train[0]].load().shape[-1] == 4:
         return Points(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8))
-    found = [
-        _on_rays(scene, view, share, BACKDROP_NEAR * distance, BACKDROP_FAR * distance, random)
-        for view, share in _shares(scene, count, random)
-    ]
-    return Points(torch.cat([xyz for xyz, _ in found]).numpy(), torch.cat([rgb for _, rgb in found]).numpy())
+    points, colours = _in_view(scene, count, BACKDROP_NEAR * distance, BACKDROP_FAR * distance, random)
+    return Points(points.numpy(), colours.numpy())
 
 
 def random_points(scene: Scene, count: int, random: torch.Generator) -> Points:
@@ -46,16 +43,20 @@ def random_points(scene: Scene, count: int, random: torch.Generator) -> Points:
     any view sees as empty are left out.
     """
     distance = _focus_distance(scene)
-    found = [
-        _on_rays(scene, view, share, 0.4 * distance, 3.0 * distance, random)
-        for view, share in _shares(scene, 4 * count, random)
-    ]
-    points, colours = torch.cat([xyz for xyz, _ in found]), torch.cat([rgb for _, rgb in found])
+    points, colours = _in_view(scene, 4 * count, 0.4 * distance, 3.0 * distance, random)
     seen, empty = _views_of(scene, points)
     enough = min(3, len(scene.train))
     kept = torch.nonzero((seen >= enough) & ~empty).squeeze(1)
     kept = kept[torch.randperm(len(kept), generator=random)[:count]]
     return Points(points[kept].numpy().astype(np.float32), colours[kept].numpy())
+
+
+def _in_view(
+    scene: Scene, count: int, nearest: float, furthest: float, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """About `count` points [n, 3] between two depths on rays of training views, and their colours uint8 [n, 3]."""
+    found = [_on_rays(scene, view, share, nearest, furthest, random) for view, share in _shares(scene, count, random)]
+    return torch.cat([points for points, _ in found]), torch.cat([colours for _, colours in found])
 
 
 def _on_rays(

@@ -100,15 +100,12 @@ def limit_sizes(model: SplatModel) -> None:
     model.log_scales.data.copy_(torch.minimum(model.log_scales.data, limit[:, None]))
 
 
-def set_rows(fit: Fit, build: Mapping[str, Tensor], moments: Tensor | None) -> None:
+def set_rows(fit: Fit, build: Mapping[str, Tensor], moments: Tensor) -> None:
     """Give every parameter new rows; `moments` names for each the old row whose moments it keeps, or -1 for none."""
     model, optimiser = fit.model, fit.optimiser
     for name, values in build.items():
         kept = []
         for moment in optimiser.moments[name]:
-            if moments is None:
-                kept.append(torch.zeros_like(values))
-                continue
             rows = moment[moments.clamp_min(0)]
             rows[moments < 0] = 0
             kept.append(rows)

@@ -55,7 +55,7 @@ class Mcmc:
     @torch.no_grad()
     def update(self, fit: Fit, splats: Splats, probe: Tensor | None, cap: int) -> None:
         """After a step: relocate and grow now and then, and explore."""
-        if fit.progress < self.settled and fit.step % EVERY == 0 and fit.step > 0:
+        if fit.progress < self.settled and fit.step % EVERY == 0:
             self._relocate(fit)
             first = fit.memory.setdefault("first_count", len(splat_model(fit).means))
             share = min(1.0, fit.progress / self.grown)
