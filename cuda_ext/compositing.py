@@ -41,7 +41,7 @@ def composite(
     check_size(width, height)
     if background is None:
         background = features.new_zeros(features.shape[1])
-    image, transmittance = _composite(
+    image, transmittance, _ = _composite(
         means2d, conics, opacities, features, background, absgrad_probe, list(bins), width, height
     )
     return image, 1 - transmittance
@@ -81,18 +81,20 @@ def _composite(
     bins: list[Tensor],
     width: int,
     height: int,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     inputs = [t.detach().contiguous() for t in (means2d, conics, opacities, features, background)]
     image = features.new_empty((height, width, features.shape[1]))
     transmittance = features.new_empty((height, width))
-    _kernels.composite(*inputs, *bins, width, height, image, transmittance)
-    return image, transmittance
+    trail = features.new_empty(_kernels.trail_size(len(bins[0])))
+    _kernels.composite(*inputs, *bins, width, height, image, transmittance, trail)
+    return image, transmittance, trail
 
 
 @_composite.register_fake
-def _(*inputs: Any) -> tuple[Tensor, Tensor]:
-    features, width, height = inputs[3], inputs[-2], inputs[-1]
-    return features.new_empty((height, width, features.shape[1])), features.new_empty((height, width))
+def _(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    features, bins, width, height = inputs[3], *inputs[-3:]
+    image = features.new_empty((height, width, features.shape[1]))
+    return image, features.new_empty((height, width)), features.new_empty(_kernels.trail_size(len(bins[0])))
 
 
 @torch.library.custom_op("anchorfield::composite_backward", mutates_args=(), device_types="cpu")
@@ -105,6 +107,7 @@ def _composite_backward(
     bins: list[Tensor],
     width: int,
     height: int,
+    trail: Tensor,
     v_image: Tensor,
     v_transmittance: Tensor,
     absolute: bool,
@@ -112,8 +115,8 @@ def _composite_backward(
     inputs = [t.contiguous() for t in (means2d, conics, opacities, features, background)]
     outputs = [torch.zeros_like(t) for t in inputs[:4]]
     probe = torch.zeros_like(inputs[0]) if absolute else inputs[0].new_zeros(0)
-    gradients = [t.contiguous() for t in (v_image, v_transmittance)]
-    _kernels.composite_backward(*inputs, *bins, width, height, *gradients, *outputs, probe if absolute else None)
+    arrays = [t.contiguous() for t in (trail, v_image, v_transmittance)]
+    _kernels.composite_backward(*inputs, *bins, width, height, *arrays, *outputs, probe if absolute else None)
     return outputs[0], outputs[1], outputs[2], outputs[3], probe
 
 
@@ -123,17 +126,17 @@ def _(*inputs: Any) -> tuple[Tensor, ...]:
     return (*[torch.empty_like(t) for t in inputs[:4]], probe)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     *tensors, probe, bins, ctx.width, ctx.height = inputs
     ctx.has_probe = probe is not None
-    ctx.save_for_backward(*tensors, *bins, output[1])
+    ctx.save_for_backward(*tensors, *bins, *output[1:])
 
 
-def _backward(ctx: Any, v_image: Tensor, v_transmittance: Tensor) -> tuple[Any, ...]:
+def _backward(ctx: Any, v_image: Tensor, v_transmittance: Tensor, _: Tensor) -> tuple[Any, ...]:
     saved = [t.detach() for t in ctx.saved_tensors]
-    inputs, bins, transmittance = saved[:5], saved[5:11], saved[11]
+    inputs, bins, (transmittance, trail) = saved[:5], saved[5:11], saved[11:]
     *gradients, probe = _composite_backward(
-        *inputs, bins, ctx.width, ctx.height, v_image, v_transmittance, ctx.has_probe
+        *inputs, bins, ctx.width, ctx.height, trail, v_image, v_transmittance, ctx.has_probe
     )
     background = (v_image * transmittance[..., None]).sum((0, 1)) if ctx.needs_input_grad[4] else None
     return (*gradients, background, probe if ctx.has_probe else None, [None] * len(bins), None, None)

@@ -3,6 +3,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "common/compositing.h"
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -140,27 +141,28 @@ template <class S> void bind(nb::module_& m) {
         "composite",
         [](In<S> means2d, In<S> conics, In<S> opacities, In<S> features, In<S> background, In<int32_t> gaussians,
            In<uint16_t> blocks, In<int32_t> slots, In<int32_t> tile_offsets, In<int32_t> order,
-           In<int32_t> order_offsets, int width, int height, Out<S> image, Out<S> transmittance) {
+           In<int32_t> order_offsets, int width, int height, Out<S> image, Out<S> transmittance, Out<S> trail) {
             BinInputs bins{gaussians, blocks, slots, tile_offsets, order, order_offsets};
             kernels<S>().composite(
                 composite_inputs(means2d, conics, opacities, features, background, bins.arrays(), width, height),
-                image.data(), transmittance.data());
+                image.data(), transmittance.data(), trail.data());
         },
         Release());
     m.def(
         "composite_backward",
         [](In<S> means2d, In<S> conics, In<S> opacities, In<S> features, In<S> background, In<int32_t> gaussians,
            In<uint16_t> blocks, In<int32_t> slots, In<int32_t> tile_offsets, In<int32_t> order,
-           In<int32_t> order_offsets, int width, int height, In<S> v_image, In<S> v_transmittance, Out<S> v_means2d,
-           Out<S> v_conics, Out<S> v_opacities, Out<S> v_features, MaybeOut<S> absolute) {
+           In<int32_t> order_offsets, int width, int height, In<S> trail, In<S> v_image, In<S> v_transmittance,
+           Out<S> v_means2d, Out<S> v_conics, Out<S> v_opacities, Out<S> v_features, MaybeOut<S> absolute) {
             BinInputs bins{gaussians, blocks, slots, tile_offsets, order, order_offsets};
             kernels<S>().composite_backward(
                 composite_inputs(means2d, conics, opacities, features, background, bins.arrays(), width, height),
+                trail.data(),
                 {v_image.data(), v_transmittance.data(), v_means2d.data(), v_conics.data(), v_opacities.data(),
                  v_features.data(), or_null(absolute)});
         },
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
         nb::arg().none(), Release());
     m.def(
         "contributions",
@@ -216,6 +218,7 @@ NB_MODULE(_kernels, m) {
     m.def(
         "fma_rate", [](int64_t rounds) { return kernels<float>().fma_rate(rounds); },
         nb::call_guard<nb::gil_scoped_release>());
+    m.def("trail_size", &trail_size);
     m.def("keep_freed_memory", &keep_freed_memory);
     m.def("threads", &threads);
     m.def("set_threads", &set_threads);

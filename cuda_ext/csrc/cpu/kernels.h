@@ -55,8 +55,9 @@ template <class S> struct Kernels {
     void (*spherical_harmonics_backward)(const ShArrays<S>&, const S* colours, const S* v_colours, S* v_sh, S* v_means,
                                          S* v_centre);
     Bins (*bin_tiles)(const ProjectedArrays<S>&, int64_t count, int width, int height);
-    void (*composite)(const CompositeArrays<S>&, S* image, S* transmittance);
-    void (*composite_backward)(const CompositeArrays<S>&, const CompositeGradientArrays<S>&);
+    // `trail` [trail_size] is what forward leaves for backward.
+    void (*composite)(const CompositeArrays<S>&, S* image, S* transmittance, S* trail);
+    void (*composite_backward)(const CompositeArrays<S>&, const S* trail, const CompositeGradientArrays<S>&);
     void (*contributions)(const CompositeArrays<S>&, S* weights);
     void (*ssim)(const S* image, const S* target, int width, int height, int channels, S* mean, S* v_image);
     void (*adam)(S* parameter, const S* gradient, S* moment1, S* moment2, const S* rates, const bool* rows,

@@ -116,14 +116,27 @@ AF_HD float sum(F a) {
     h = _mm_add_ps(h, _mm_movehl_ps(h, h));
     return _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)));
 }
-AF_HD F round_down_split(F a, __m256i& n) {
-    n = _mm256_cvtps_epi32(a.v);
-    return F(_mm256_sub_ps(a.v, _mm256_cvtepi32_ps(n)));
+AF_HD void store_sums(float* p, F a, F b, F c, F d) {
+    __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a.v, b.v), _mm256_unpackhi_ps(a.v, b.v));
+    __m256 cd = _mm256_add_ps(_mm256_unpacklo_ps(c.v, d.v), _mm256_unpackhi_ps(c.v, d.v));
+    __m256 all = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+    _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
 }
-AF_HD F scale_by_power(F a, __m256i n) {
-    return F(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), _mm256_slli_epi32(n, 23))));
+AF_HD void store_floor(F a, int32_t* p) { _mm256_storeu_si256((__m256i*)p, _mm256_cvtps_epi32(_mm256_floor_ps(a.v))); }
+AF_HD void transpose_bits(const uint16_t* masks, uint32_t* members) {
+    const __m256i lo = _mm256_loadu_si256((const __m256i*)masks), hi = _mm256_loadu_si256((const __m256i*)(masks + 16));
+    for (int b = 0; b < 16; ++b) { // bit b becomes the sign, which narrowing to bytes keeps
+        __m128i shift = _mm_cvtsi32_si128(15 - b);
+        __m256i bytes = _mm256_packs_epi16(_mm256_sll_epi16(lo, shift), _mm256_sll_epi16(hi, shift));
+        members[b] = uint32_t(_mm256_movemask_epi8(_mm256_permute4x64_epi64(bytes, 0xd8)));
+    }
 }
-using Exponent = __m256i;
+// a - floor(a), and p 2^floor(a).
+AF_HD F fraction(F a) { return F(_mm256_sub_ps(a.v, _mm256_floor_ps(a.v))); }
+AF_HD F scale_by_power(F p, F a) {
+    __m256i n = _mm256_cvtps_epi32(_mm256_floor_ps(max(a, F(-126.0f)).v));
+    return F(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.v), _mm256_slli_epi32(n, 23))));
+}
 #elif defined(AF_X86_v4)
 // ---------------------------------------------------------------------------------------------- AVX-512
 template <> struct Mask<float> {
@@ -161,26 +174,36 @@ AF_HD F reciprocal(F a) {
 }
 AF_HD uint32_t bits(Mask<float> m) { return m.v; }
 AF_HD float sum(F a) { return _mm512_reduce_add_ps(a.v); }
-AF_HD F round_down_split(F a, __m512& n) {
-    n = _mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    return F(_mm512_sub_ps(a.v, n));
+AF_HD void store_sums(float* p, F a, F b, F c, F d) {
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a.v, b.v), _mm512_unpackhi_ps(a.v, b.v));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c.v, d.v), _mm512_unpackhi_ps(c.v, d.v));
+    __m512 all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
-AF_HD F scale_by_power(F a, __m512 n) { return F(_mm512_scalef_ps(a.v, n)); }
-using Exponent = __m512;
+AF_HD void store_floor(F a, int32_t* p) {
+    _mm512_storeu_si512(p, _mm512_cvt_roundps_epi32(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
+}
+AF_HD void transpose_bits(const uint16_t* masks, uint32_t* members) {
+    const __m512i all = _mm512_loadu_si512(masks);
+    for (int b = 0; b < 16; ++b) members[b] = _mm512_test_epi16_mask(all, _mm512_set1_epi16(short(1 << b)));
+}
+// a - floor(a), and p 2^floor(a).
+AF_HD F fraction(F a) { return F(_mm512_reduce_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)); }
+AF_HD F scale_by_power(F p, F a) { return F(_mm512_scalef_ps(p.v, a.v)); }
 #endif
 
 #if defined(AF_X86_v3) || defined(AF_X86_v4)
-// 2^a for a in [-126, 127]: split off the nearest integer n, then a polynomial for 2^f on [-1/2, 1/2] (a minimax
-// fit of degree 5; relative error below 2.1e-7 including rounding), then add n to the exponent.
+// 2^a for a < 128 (smaller than the least normal number is 2^-126 or 0): a polynomial for the fraction of a in [0, 1), a
+// minimax fit of degree 5, times the power of two. Relative error below 2.1e-7 with its rounding.
 AF_HD F exp2(F a) {
-    Exponent n;
-    F f = round_down_split(max(a, F(-126.0f)), n);
-    F f2 = f * f; // Estrin's order: three steps deep instead of five
-    F low = fma(F(6.9314694e-1f), f, F(1.0000001f));
-    F middle = fma(F(5.5507135e-2f), f, F(2.4022120e-1f));
-    F high = fma(F(1.3276469e-3f), f, F(9.6755410e-3f));
-    F p = fma(fma(high, f2, middle), f2, low);
-    return scale_by_power(p, n);
+    const F f = fraction(a);
+    F p = fma(F(1.8775767e-3f), f, F(8.9893397e-3f));
+    p = fma(p, f, F(5.5826318e-2f));
+    p = fma(p, f, F(2.4015361e-1f));
+    p = fma(p, f, F(6.9315308e-1f));
+    p = fma(p, f, F(9.9999994e-1f));
+    return scale_by_power(p, a);
 }
 #endif
 
@@ -203,6 +226,26 @@ template <class S> AF_HD Pack<S> log(Pack<S> a) {
     for (S& x : lane) x = std::log(x);
     return Pack<S>::load(lane);
 }
+
+// The sums over the lanes of a, b, c and d.
+template <class S> AF_HD void store_sums(S* p, Pack<S> a, Pack<S> b, Pack<S> c, Pack<S> d) {
+    p[0] = sum(a), p[1] = sum(b), p[2] = sum(c), p[3] = sum(d);
+}
+
+// The greatest integers that are not above a.
+template <class S> AF_HD void store_floor(Pack<S> a, int32_t* p) {
+    for (int i = 0; i < Pack<S>::width; ++i) p[i] = int32_t(std::floor(a.v[i]));
+}
+
+#if !defined(AF_X86_v3) && !defined(AF_X86_v4)
+// Bit k of members[b] is bit b of masks[k]: 32 masks of 16 bits become 16 of 32.
+AF_HD void transpose_bits(const uint16_t* masks, uint32_t* members) {
+    for (int b = 0; b < 16; ++b) {
+        members[b] = 0;
+        for (int k = 0; k < 32; ++k) members[b] |= uint32_t(masks[k] >> b & 1) << k;
+    }
+}
+#endif
 
 // The `count` first lanes from every `stride`-th number; the others are zero.
 template <class S> AF_HD Pack<S> load_strided(const S* p, int64_t stride, int count) {
@@ -244,6 +287,16 @@ template <class S, int W, bool Leaf = (W == Pack<S>::width)> struct WideMask {
 template <class S, int W> struct WideMask<S, W, true> {
     Mask<S> v;
 };
+
+template <class S, int W> AF_HD Wide<S, W> select(WideMask<S, W> m, Wide<S, W> a, Wide<S, W> b) {
+    if constexpr (W == Pack<S>::width) return Wide<S, W>(select(m.v, a.v, b.v));
+    else return Wide<S, W>(select(m.lo, a.lo, b.lo), select(m.hi, a.hi, b.hi));
+}
+// Whether any lane is true.
+template <class S, int W> AF_HD bool any(WideMask<S, W> m) {
+    if constexpr (W == Pack<S>::width) return bits(m.v) != 0;
+    else return any(m.lo) || any(m.hi);
+}
 
 #define AF_WIDE_1(name)                                                                                                \
     template <class S, int W> AF_HD Wide<S, W> name(Wide<S, W> a) {                                                    \
