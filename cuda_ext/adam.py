@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from anchorfield.cuda_ext import _kernels
-from anchorfield.cuda_ext._checks import check, check_rows
+from anchorfield.cuda_ext._checks import check, check_mask
 
 
 def adam_step(
@@ -40,7 +40,7 @@ def adam_step(
     rates = lr if isinstance(lr, Tensor) else parameter.new_full((columns,), lr)
     check(lr=(rates, (columns,)), parameter=(parameter, shape))
     if rows is not None:
-        check_rows("rows", rows, count, parameter.device)
+        check_mask("rows", rows, (count,), parameter.device)
         rows = rows.contiguous()
     _adam_step(parameter, gradient, moment1, moment2, rates, rows, [step, count], [beta1, beta2, eps])
 

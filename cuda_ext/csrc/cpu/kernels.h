@@ -58,7 +58,8 @@ template <class S> struct Kernels {
     void (*composite)(const CompositeArrays<S>&, S* image, S* transmittance);
     void (*composite_backward)(const CompositeArrays<S>&, const CompositeGradientArrays<S>&);
     void (*contributions)(const CompositeArrays<S>&, S* weights);
-    void (*ssim)(const S* image, const S* target, int width, int height, int channels, S* mean, S* v_image);
+    void (*photometric)(ImagePair<S>, S* l1, S* ssim, S* maps);
+    void (*photometric_backward)(const ImagePair<S>&, const S* maps, const S* v_l1, const S* v_ssim, S* v_image);
     void (*adam)(S* parameter, const S* gradient, S* moment1, S* moment2, const S* rates, const bool* rows,
                  int64_t count, int64_t columns, const AdamSettings<S>&);
     void (*perturb_means)(S* means, const S* quats, const S* log_scales, const S* logit_opacities, const S* noise,

@@ -43,7 +43,23 @@ template <class S> struct Pack {
         return r;
     }
     AF_HD void store(S* p) const { std::memcpy(p, &v, sizeof(v)); }
+    // The first `count` numbers only: the others are zero, or stay as they are in memory.
+    static AF_HD Pack load(const S* p, int count) {
+        if (count >= width) return load(p);
+        Pack r(S(0));
+        for (int i = 0; i < count; ++i) r.v[i] = p[i];
+        return r;
+    }
+    AF_HD void store(S* p, int count) const {
+        if (count >= width) return store(p);
+        for (int i = 0; i < count; ++i) p[i] = v[i];
+    }
 };
+template <class S> AF_HD Mask<S> first_lanes(int count) {
+    Mask<S> m;
+    for (int i = 0; i < Pack<S>::width; ++i) m.v[i] = i < count ? -1 : 0;
+    return m;
+}
 
 #define AF_GENERIC(name, expression)                                                                                   \
     template <class S> AF_HD Pack<S> name(Pack<S> a, Pack<S> b) { return Pack<S>(expression); }
@@ -88,7 +104,13 @@ template <> struct Pack<float> {
     AF_HD explicit Pack(__m256 value) : v(value) {}
     static AF_HD Pack load(const float* p) { return Pack(_mm256_loadu_ps(p)); }
     AF_HD void store(float* p) const { _mm256_storeu_ps(p, v); }
+    static AF_HD __m256i first(int count) {
+        return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    }
+    static AF_HD Pack load(const float* p, int count) { return Pack(_mm256_maskload_ps(p, first(count))); }
+    AF_HD void store(float* p, int count) const { _mm256_maskstore_ps(p, first(count), v); }
 };
+template <> AF_HD Mask<float> first_lanes<float>(int count) { return {_mm256_castsi256_ps(Pack<float>::first(count))}; }
 using F = Pack<float>;
 AF_HD F operator+(F a, F b) { return F(_mm256_add_ps(a.v, b.v)); }
 AF_HD F operator-(F a, F b) { return F(_mm256_sub_ps(a.v, b.v)); }
@@ -137,7 +159,11 @@ template <> struct Pack<float> {
     AF_HD explicit Pack(__m512 value) : v(value) {}
     static AF_HD Pack load(const float* p) { return Pack(_mm512_loadu_ps(p)); }
     AF_HD void store(float* p) const { _mm512_storeu_ps(p, v); }
+    static AF_HD __mmask16 first(int count) { return count < width ? __mmask16((1u << count) - 1) : __mmask16(~0u); }
+    static AF_HD Pack load(const float* p, int count) { return Pack(_mm512_maskz_loadu_ps(first(count), p)); }
+    AF_HD void store(float* p, int count) const { _mm512_mask_storeu_ps(p, first(count), v); }
 };
+template <> AF_HD Mask<float> first_lanes<float>(int count) { return {Pack<float>::first(count)}; }
 using F = Pack<float>;
 AF_HD F operator+(F a, F b) { return F(_mm512_add_ps(a.v, b.v)); }
 AF_HD F operator-(F a, F b) { return F(_mm512_sub_ps(a.v, b.v)); }
