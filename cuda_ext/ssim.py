@@ -58,7 +58,7 @@ def _outputs_fake(
 
 
 def _outputs(image: Tensor, differentiable: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The two means, and derivatives by the windowed moments: three rows, padded to 16 numbers, for each of the image's."""
+    """The two means, and for each row of the image three of derivatives by windowed moments, padded to 16 numbers."""
     height, length = image.shape[0], image.shape[1] * image.shape[2]
     maps = (height, 3, (length + 15) // 16 * 16) if differentiable else (0,)
     return image.new_empty(()), image.new_empty(()), image.new_empty(maps)

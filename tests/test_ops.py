@@ -227,9 +227,14 @@ def draw_adam(case: str, seed: int, count: int) -> Inputs:
     return inputs | {"step": 1000 if "late" in options else 3}
 
 
-def kernel_adam(parameter: Tensor, gradient: Tensor, moment1: Tensor, moment2: Tensor, **settings: Any) -> Outputs:
+def kernel_adam(
+    parameter: Tensor, gradient: Tensor, moment1: Tensor, moment2: Tensor, lr: float | Tensor, **settings: Any
+) -> Outputs:
+    """The step, taken together with one of a parameter of another width."""
     changed = {"parameter": parameter.clone(), "moment1": moment1.clone(), "moment2": moment2.clone()}
-    adam.adam_step(gradient=gradient, **changed, **settings)
+    other = [torch.zeros(len(parameter), 5, dtype=parameter.dtype, device=parameter.device) for _ in range(4)]
+    lists = zip((changed["parameter"], gradient, changed["moment1"], changed["moment2"]), other, strict=True)
+    adam.adam_step(*map(list, lists), lr=[lr, 0.1], **settings)
     return changed
 
 

@@ -193,15 +193,20 @@ template <class S> void bind(nb::module_& m) {
         nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), Release());
     m.def(
         "adam_step",
-        [](Out<S> parameter, In<S> gradient, Out<S> moment1, Out<S> moment2, In<S> rates, std::optional<Rows> rows,
-           int64_t count, int64_t step, double beta1, double beta2, double epsilon) {
+        [](std::vector<Out<S>> parameters, std::vector<In<S>> gradients, std::vector<Out<S>> moments1,
+           std::vector<Out<S>> moments2, std::vector<In<S>> rates, std::optional<Rows> rows, int64_t step, double beta1,
+           double beta2, double epsilon) {
+            std::vector<AdamArrays<S>> arrays;
+            for (size_t i = 0; i < parameters.size(); ++i)
+                arrays.push_back({int64_t(parameters[i].size() / rates.at(i).size()), int64_t(rates.at(i).size()),
+                                  parameters[i].data(), gradients.at(i).data(), moments1.at(i).data(),
+                                  moments2.at(i).data(), rates.at(i).data()});
             AdamSettings<S> settings{S(1 / (1 - std::pow(beta1, double(step)))),
                                      S(1 / (1 - std::pow(beta2, double(step)))), S(beta1), S(beta2), S(epsilon)};
-            kernels<S>().adam(parameter.data(), gradient.data(), moment1.data(), moment2.data(), rates.data(),
-                              rows ? rows->data() : nullptr, count, int64_t(rates.size()), settings);
+            kernels<S>().adam(arrays, rows ? rows->data() : nullptr, settings);
         },
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
-        nb::arg(), nb::arg(), Release());
+        nb::arg(), Release());
     m.def(
         "perturb_means",
         [](Out<S> means, In<S> quats, In<S> log_scales, In<S> logit_opacities, In<S> noise, double strength) {

@@ -43,21 +43,21 @@ template <class S> struct Pack {
         return r;
     }
     AF_HD void store(S* p) const { std::memcpy(p, &v, sizeof(v)); }
-    // The first `count` numbers only: the others are zero, or stay as they are in memory.
-    static AF_HD Pack load(const S* p, int count) {
-        if (count >= width) return load(p);
+    // Only the lanes of the mask: the others are zero, or stay as they are in memory.
+    static AF_HD Pack load(const S* p, Mask<S> m) {
         Pack r(S(0));
-        for (int i = 0; i < count; ++i) r.v[i] = p[i];
+        for (int i = 0; i < width; ++i)
+            if (m.v[i]) r.v[i] = p[i];
         return r;
     }
-    AF_HD void store(S* p, int count) const {
-        if (count >= width) return store(p);
-        for (int i = 0; i < count; ++i) p[i] = v[i];
+    AF_HD void store(S* p, Mask<S> m) const {
+        for (int i = 0; i < width; ++i)
+            if (m.v[i]) p[i] = v[i];
     }
 };
-template <class S> AF_HD Mask<S> first_lanes(int count) {
+template <class S> AF_HD Mask<S> lanes(uint32_t bits) {
     Mask<S> m;
-    for (int i = 0; i < Pack<S>::width; ++i) m.v[i] = i < count ? -1 : 0;
+    for (int i = 0; i < Pack<S>::width; ++i) m.v[i] = bits >> i & 1 ? -1 : 0;
     return m;
 }
 
@@ -104,13 +104,15 @@ template <> struct Pack<float> {
     AF_HD explicit Pack(__m256 value) : v(value) {}
     static AF_HD Pack load(const float* p) { return Pack(_mm256_loadu_ps(p)); }
     AF_HD void store(float* p) const { _mm256_storeu_ps(p, v); }
-    static AF_HD __m256i first(int count) {
-        return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    static AF_HD Pack load(const float* p, Mask<float> m) {
+        return Pack(_mm256_maskload_ps(p, _mm256_castps_si256(m.v)));
     }
-    static AF_HD Pack load(const float* p, int count) { return Pack(_mm256_maskload_ps(p, first(count))); }
-    AF_HD void store(float* p, int count) const { _mm256_maskstore_ps(p, first(count), v); }
+    AF_HD void store(float* p, Mask<float> m) const { _mm256_maskstore_ps(p, _mm256_castps_si256(m.v), v); }
 };
-template <> AF_HD Mask<float> first_lanes<float>(int count) { return {_mm256_castsi256_ps(Pack<float>::first(count))}; }
+template <> AF_HD Mask<float> lanes<float>(uint32_t bits) {
+    __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int(bits)), bit), bit))};
+}
 using F = Pack<float>;
 AF_HD F operator+(F a, F b) { return F(_mm256_add_ps(a.v, b.v)); }
 AF_HD F operator-(F a, F b) { return F(_mm256_sub_ps(a.v, b.v)); }
@@ -159,11 +161,10 @@ template <> struct Pack<float> {
     AF_HD explicit Pack(__m512 value) : v(value) {}
     static AF_HD Pack load(const float* p) { return Pack(_mm512_loadu_ps(p)); }
     AF_HD void store(float* p) const { _mm512_storeu_ps(p, v); }
-    static AF_HD __mmask16 first(int count) { return count < width ? __mmask16((1u << count) - 1) : __mmask16(~0u); }
-    static AF_HD Pack load(const float* p, int count) { return Pack(_mm512_maskz_loadu_ps(first(count), p)); }
-    AF_HD void store(float* p, int count) const { _mm512_mask_storeu_ps(p, first(count), v); }
+    static AF_HD Pack load(const float* p, Mask<float> m) { return Pack(_mm512_maskz_loadu_ps(m.v, p)); }
+    AF_HD void store(float* p, Mask<float> m) const { _mm512_mask_storeu_ps(p, m.v, v); }
 };
-template <> AF_HD Mask<float> first_lanes<float>(int count) { return {Pack<float>::first(count)}; }
+template <> AF_HD Mask<float> lanes<float>(uint32_t bits) { return {__mmask16(bits)}; }
 using F = Pack<float>;
 AF_HD F operator+(F a, F b) { return F(_mm512_add_ps(a.v, b.v)); }
 AF_HD F operator-(F a, F b) { return F(_mm512_sub_ps(a.v, b.v)); }
@@ -228,6 +229,17 @@ template <class S> AF_HD Pack<S> log(Pack<S> a) {
     a.store(lane);
     for (S& x : lane) x = std::log(x);
     return Pack<S>::load(lane);
+}
+
+// Lanes begin to end, as bits; 0 <= begin <= end <= 16.
+AF_HD uint32_t lane_bits(int64_t begin, int64_t end) { return (1u << end) - (1u << begin); }
+// The first `count` numbers; lanes beyond are zero, or stay as they are in memory.
+template <class S> AF_HD Pack<S> load_first(const S* p, int count) {
+    return count >= Pack<S>::width ? Pack<S>::load(p) : Pack<S>::load(p, lanes<S>(lane_bits(0, count)));
+}
+template <class S> AF_HD void store_first(Pack<S> a, S* p, int count) {
+    if (count >= Pack<S>::width) a.store(p);
+    else a.store(p, lanes<S>(lane_bits(0, count)));
 }
 
 // The `count` first lanes from every `stride`-th number; the others are zero.
