@@ -34,12 +34,12 @@ def check(**arguments: tuple[Tensor, tuple[int | str, ...]]) -> dict[str, int]:
     return sizes
 
 
-def check_rows(name: str, rows: Tensor, count: int, device: torch.device) -> None:
-    """Require a bool tensor [count] on `device`."""
-    if rows.dtype != torch.bool or rows.device != device:
-        raise TypeError(f"{name}: expected bool on {device}, got {_kind(rows)}")
-    if tuple(rows.shape) != (count,):
-        raise ValueError(f"{name}: expected shape [{count}], got {_show(tuple(rows.shape))}")
+def check_mask(name: str, mask: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+    """Require a bool tensor of `shape` on `device`."""
+    if mask.dtype != torch.bool or mask.device != device:
+        raise TypeError(f"{name}: expected bool on {device}, got {_kind(mask)}")
+    if tuple(mask.shape) != shape:
+        raise ValueError(f"{name}: expected shape {_show(shape)}, got {_show(tuple(mask.shape))}")
 
 
 def check_size(width: int, height: int) -> None:

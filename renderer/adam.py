@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,20 +35,24 @@ class Adam:
     def step(self) -> None:
         """Descend along the gradients that are there."""
         self.count += 1
-        for name, parameter in self.parameters.items():
-            if parameter.grad is None:
-                continue
-            sparse = self.rows is not None and parameter.shape[:1] == self.rows.shape
-            adam_step(
-                parameter,
-                parameter.grad,
-                *self.moments[name],
-                lr=self.rates[name],
-                step=self.count,
-                eps=self.eps,
-                rows=self.rows if sparse else None,
-            )
+        graded = [name for name, parameter in self.parameters.items() if parameter.grad is not None]
+        sparse = [n for n in graded if self.rows is not None and self.parameters[n].shape[:1] == self.rows.shape]
+        self._step([name for name in graded if name not in sparse], None)
+        self._step(sparse, self.rows)
         self.rows = None
+
+    def _step(self, names: Sequence[str], rows: Tensor | None) -> None:
+        parameters = [self.parameters[name] for name in names]
+        adam_step(
+            parameters,
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [self.moments[name][0] for name in names],
+            [self.moments[name][1] for name in names],
+            lr=[self.rates[name] for name in names],
+            step=self.count,
+            eps=self.eps,
+            rows=rows,
+        )
 
     def replace(self, name: str, values: Tensor, moment1: Tensor, moment2: Tensor) -> nn.Parameter:
         """Put `values` in the place of parameter `name`, with its moments; returns the new parameter."""

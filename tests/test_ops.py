@@ -174,23 +174,36 @@ CONTRIBUTIONS = Op(
 )
 
 
-# ------------------------------------------------------------------------------------------------------------ ssim
-def draw_ssim(case: str, seed: int, count: int) -> Inputs:
-    """`case` is what the images are like, and their shape."""
-    kind, *shape = case.split(" ")
+# ----------------------------------------------------------------------------------------------------- photometric
+def draw_photometric(case: str, seed: int, count: int) -> Inputs:
+    """`case` is what the images are like, their shape, and perhaps which pixels count."""
+    kind, height, width, channels, *rest = case.split(" ")
     g = generator(seed)
-    noise, more = (uniform(g, 0, 1, *map(int, shape)) for _ in range(2))
+    noise, more = (uniform(g, 0, 1, int(height), int(width), int(channels)) for _ in range(2))
     made = {"noise": (noise, more), "similar": (noise, noise + 0.05 * more), "bright": (0.9 + 0.01 * noise, more)}
     image, target = made[kind]
-    return {"image": float32_exact(image), "target": float32_exact(target)}
+    inputs: Inputs = {"image": float32_exact(image), "target": float32_exact(target), "mask": None}
+    if rest:
+        inputs["mask"] = torch.rand(int(height), int(width), generator=g) < {"masked": 0.7, "hidden": 0.0}[rest[0]]
+    return inputs
 
 
-SSIM = Op(
-    kernel=lambda **inputs: {"ssim": ssim.ssim(**inputs)},
-    plain=lambda **inputs: {"ssim": plain_ssim.ssim(**inputs)},
-    draw=draw_ssim,
-    cases=("noise 45 70 3", "similar 45 70 3", "bright 37 33 3", "noise 5 4 3", "noise 2 3 1", "similar 16 48 4"),
-    smooth=lambda: draw_ssim("similar 7 13 2", 5, 0),
+PHOTOMETRIC = Op(
+    kernel=lambda **inputs: dict(zip(("l1", "ssim"), ssim.l1_and_ssim(**inputs), strict=True)),
+    plain=lambda **inputs: dict(zip(("l1", "ssim"), plain_ssim.l1_and_ssim(**inputs), strict=True)),
+    draw=draw_photometric,
+    cases=(
+        "noise 45 70 3",
+        "similar 45 70 3",
+        "bright 37 33 3",
+        "noise 5 4 3",
+        "noise 2 3 1",
+        "similar 16 48 4",
+        "bright 9 100 7",
+        "similar 45 70 3 masked",
+        "noise 13 21 2 hidden",
+    ),
+    smooth=lambda: draw_photometric("similar 7 13 2 masked", 5, 0),
     gradients=("image",),
 )
 
@@ -214,9 +227,14 @@ def draw_adam(case: str, seed: int, count: int) -> Inputs:
     return inputs | {"step": 1000 if "late" in options else 3}
 
 
-def kernel_adam(parameter: Tensor, gradient: Tensor, moment1: Tensor, moment2: Tensor, **settings: Any) -> Outputs:
+def kernel_adam(
+    parameter: Tensor, gradient: Tensor, moment1: Tensor, moment2: Tensor, lr: float | Tensor, **settings: Any
+) -> Outputs:
+    """The step, taken together with one of a parameter of another width."""
     changed = {"parameter": parameter.clone(), "moment1": moment1.clone(), "moment2": moment2.clone()}
-    adam.adam_step(gradient=gradient, **changed, **settings)
+    other = [torch.zeros(len(parameter), 5, dtype=parameter.dtype, device=parameter.device) for _ in range(4)]
+    lists = zip((changed["parameter"], gradient, changed["moment1"], changed["moment2"]), other, strict=True)
+    adam.adam_step(*map(list, lists), lr=[lr, 0.1], **settings)
     return changed
 
 
@@ -264,7 +282,7 @@ OPS = {
     "spherical_harmonics": SPHERICAL_HARMONICS,
     "composite": COMPOSITE,
     "contributions": CONTRIBUTIONS,
-    "ssim": SSIM,
+    "photometric": PHOTOMETRIC,
     "adam_step": ADAM,
     "perturb_means": PERTURB_MEANS,
 }

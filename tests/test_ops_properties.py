@@ -212,7 +212,7 @@ def test_adam_on_all_rows_is_dense_adam() -> None:
     start = [torch.randn(50, 4, generator=g) for _ in range(3)] + [torch.rand(50, 4, generator=g)]
     for rows in (None, torch.ones(50, dtype=torch.bool)):
         parameter, gradient, moment1, moment2 = (value.clone() for value in start)
-        adam_step(parameter, gradient, moment1, moment2, lr=0.01, step=2, rows=rows)
+        adam_step([parameter], [gradient], [moment1], [moment2], lr=[0.01], step=2, rows=rows)
         results.append((parameter, moment1, moment2))
     assert all(torch.equal(dense, sparse) for dense, sparse in zip(*results, strict=True))
 
@@ -222,7 +222,7 @@ def test_adam_does_not_touch_other_rows() -> None:
     before = [torch.randn(50, 4, generator=g) for _ in range(3)] + [torch.rand(50, 4, generator=g)]
     rows = torch.rand(50, generator=g) < 0.5
     after = [value.clone() for value in before]
-    adam_step(*after, lr=0.01, step=2, rows=rows)
+    adam_step(*[[value] for value in after], lr=[0.01], step=2, rows=rows)
     for old, new in zip(before, after, strict=True):
         assert torch.equal(old[~rows], new[~rows])
     assert (before[0][rows] != after[0][rows]).any(1).all()

@@ -49,6 +49,11 @@ GaussianArrays<S> gaussians_of(const In<S>& means, const In<S>& quats, const In<
     return {int64_t(opacities.size()), means.data(), quats.data(), scales.data(), opacities.data()};
 }
 
+template <class S> ImagePair<S> images_of(const In<S>& image, const In<S>& target, const std::optional<Rows>& mask) {
+    return {int(image.shape(1)), int(image.shape(0)), int(image.shape(2)),
+            image.data(),        target.data(),       mask ? mask->data() : nullptr};
+}
+
 // Moves a vector into an array that frees it.
 template <class T> nb::object give(std::vector<T>&& values) {
     auto* owner = new std::vector<T>(std::move(values));
@@ -176,23 +181,34 @@ template <class S> void bind(nb::module_& m) {
         },
         Release());
     m.def(
-        "ssim",
-        [](In<S> image, In<S> target, Out<S> mean, MaybeOut<S> v_image) {
-            kernels<S>().ssim(image.data(), target.data(), int(image.shape(1)), int(image.shape(0)),
-                              int(image.shape(2)), mean.data(), or_null(v_image));
+        "photometric",
+        [](In<S> image, In<S> target, std::optional<Rows> mask, Out<S> l1, Out<S> ssim, MaybeOut<S> maps) {
+            kernels<S>().photometric(images_of(image, target, mask), l1.data(), ssim.data(), or_null(maps));
         },
-        nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), Release());
+        nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), Release());
+    m.def(
+        "photometric_backward",
+        [](In<S> image, In<S> target, std::optional<Rows> mask, In<S> maps, In<S> v_l1, In<S> v_ssim, Out<S> v_image) {
+            kernels<S>().photometric_backward(images_of(image, target, mask), maps.data(), v_l1.data(), v_ssim.data(),
+                                              v_image.data());
+        },
+        nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), Release());
     m.def(
         "adam_step",
-        [](Out<S> parameter, In<S> gradient, Out<S> moment1, Out<S> moment2, In<S> rates, std::optional<Rows> rows,
-           int64_t count, int64_t step, double beta1, double beta2, double epsilon) {
+        [](std::vector<Out<S>> parameters, std::vector<In<S>> gradients, std::vector<Out<S>> moments1,
+           std::vector<Out<S>> moments2, std::vector<In<S>> rates, std::optional<Rows> rows, int64_t step, double beta1,
+           double beta2, double epsilon) {
+            std::vector<AdamArrays<S>> arrays;
+            for (size_t i = 0; i < parameters.size(); ++i)
+                arrays.push_back({int64_t(parameters[i].size() / rates.at(i).size()), int64_t(rates.at(i).size()),
+                                  parameters[i].data(), gradients.at(i).data(), moments1.at(i).data(),
+                                  moments2.at(i).data(), rates.at(i).data()});
             AdamSettings<S> settings{S(1 / (1 - std::pow(beta1, double(step)))),
                                      S(1 / (1 - std::pow(beta2, double(step)))), S(beta1), S(beta2), S(epsilon)};
-            kernels<S>().adam(parameter.data(), gradient.data(), moment1.data(), moment2.data(), rates.data(),
-                              rows ? rows->data() : nullptr, count, int64_t(rates.size()), settings);
+            kernels<S>().adam(arrays, rows ? rows->data() : nullptr, settings);
         },
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
-        nb::arg(), nb::arg(), Release());
+        nb::arg(), Release());
     m.def(
         "perturb_means",
         [](Out<S> means, In<S> quats, In<S> log_scales, In<S> logit_opacities, In<S> noise, double strength) {

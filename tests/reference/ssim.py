@@ -36,3 +36,13 @@ def ssim_map(image: Tensor, target: Tensor) -> Tensor:
 def ssim(image: Tensor, target: Tensor) -> Tensor:
     """Mean SSIM of two images [H, W, C]."""
     return ssim_map(image, target).mean()
+
+
+def l1_and_ssim(image: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean absolute difference over the pixels in `mask`, and mean SSIM of images that are zero elsewhere."""
+    if mask is None:
+        return (image - target).abs().mean(), ssim(image, target)
+    weights = mask[..., None].to(image.dtype)
+    image, target = image * weights, target * weights
+    count = max(int(mask.sum()), 1) * image.shape[2]
+    return (image - target).abs().sum() / count, ssim(image, target)

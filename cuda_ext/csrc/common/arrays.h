@@ -27,4 +27,13 @@ template <class S> struct ShArrays {
     const bool* visible;          // [N]
 };
 
+template <class S> struct ImagePair {
+    int width, height, channels;
+    const S *image, *target; // [H,W,C]
+    const bool* mask;        // [H,W], or null
+};
+
+// Numbers from one row of derivatives to the next.
+constexpr int64_t photometric_stride(int64_t length) { return (length + 15) / 16 * 16; }
+
 } // namespace anchorfield

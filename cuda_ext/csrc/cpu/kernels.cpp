@@ -7,10 +7,12 @@
 #include "cpu/parallel.h"
 #include "cpu/simd.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <utility>
 
 #include "cpu/projection.inc"
@@ -32,7 +34,8 @@ template <class S> constexpr Kernels<S> table() {
             &composite<S>,
             &composite_backward<S>,
             &contributions<S>,
-            &ssim<S>,
+            &photometric<S>,
+            &photometric_backward<S>,
             &adam<S>,
             &perturb_means<S>,
             &fma_rate<S>};

@@ -41,6 +41,14 @@ template <class S> struct CompositeGradientArrays {
     S* absolute;                                // [N,2] sum over pixels of |gradient to means2d|, or null
 };
 
+template <class S> struct AdamArrays {
+    int64_t count, columns;
+    S* parameter;
+    const S* gradient;
+    S *moment1, *moment2;
+    const S* rates; // [columns]
+};
+
 template <class S> struct AdamSettings {
     S step_scale;   // 1 / (1 - beta1^t)
     S second_scale; // 1 / (1 - beta2^t)
@@ -59,9 +67,9 @@ template <class S> struct Kernels {
     void (*composite)(const CompositeArrays<S>&, S* image, S* transmittance, S* trail);
     void (*composite_backward)(const CompositeArrays<S>&, const S* trail, const CompositeGradientArrays<S>&);
     void (*contributions)(const CompositeArrays<S>&, S* weights);
-    void (*ssim)(const S* image, const S* target, int width, int height, int channels, S* mean, S* v_image);
-    void (*adam)(S* parameter, const S* gradient, S* moment1, S* moment2, const S* rates, const bool* rows,
-                 int64_t count, int64_t columns, const AdamSettings<S>&);
+    void (*photometric)(ImagePair<S>, S* l1, S* ssim, S* maps);
+    void (*photometric_backward)(const ImagePair<S>&, const S* maps, const S* v_l1, const S* v_ssim, S* v_image);
+    void (*adam)(const std::vector<AdamArrays<S>>&, const bool* rows, const AdamSettings<S>&);
     void (*perturb_means)(S* means, const S* quats, const S* log_scales, const S* logit_opacities, const S* noise,
                           int64_t count, S strength);
     double (*fma_rate)(int64_t rounds);

@@ -6,6 +6,7 @@
 
 #include "common/math.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -43,7 +44,23 @@ template <class S> struct Pack {
         return r;
     }
     AF_HD void store(S* p) const { std::memcpy(p, &v, sizeof(v)); }
+    // Only the lanes of the mask: the others are zero, or stay as they are in memory.
+    static AF_HD Pack load(const S* p, Mask<S> m) {
+        Pack r(S(0));
+        for (int i = 0; i < width; ++i)
+            if (m.v[i]) r.v[i] = p[i];
+        return r;
+    }
+    AF_HD void store(S* p, Mask<S> m) const {
+        for (int i = 0; i < width; ++i)
+            if (m.v[i]) p[i] = v[i];
+    }
 };
+template <class S> AF_HD Mask<S> lanes(uint32_t bits) {
+    Mask<S> m;
+    for (int i = 0; i < Pack<S>::width; ++i) m.v[i] = bits >> i & 1 ? -1 : 0;
+    return m;
+}
 
 #define AF_GENERIC(name, expression)                                                                                   \
     template <class S> AF_HD Pack<S> name(Pack<S> a, Pack<S> b) { return Pack<S>(expression); }
@@ -88,7 +105,15 @@ template <> struct Pack<float> {
     AF_HD explicit Pack(__m256 value) : v(value) {}
     static AF_HD Pack load(const float* p) { return Pack(_mm256_loadu_ps(p)); }
     AF_HD void store(float* p) const { _mm256_storeu_ps(p, v); }
+    static AF_HD Pack load(const float* p, Mask<float> m) {
+        return Pack(_mm256_maskload_ps(p, _mm256_castps_si256(m.v)));
+    }
+    AF_HD void store(float* p, Mask<float> m) const { _mm256_maskstore_ps(p, _mm256_castps_si256(m.v), v); }
 };
+template <> AF_HD Mask<float> lanes<float>(uint32_t bits) {
+    __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int(bits)), bit), bit))};
+}
 using F = Pack<float>;
 AF_HD F operator+(F a, F b) { return F(_mm256_add_ps(a.v, b.v)); }
 AF_HD F operator-(F a, F b) { return F(_mm256_sub_ps(a.v, b.v)); }
@@ -122,7 +147,6 @@ AF_HD void store_sums(float* p, F a, F b, F c, F d) {
     __m256 all = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
     _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
 }
-AF_HD void store_floor(F a, int32_t* p) { _mm256_storeu_si256((__m256i*)p, _mm256_cvtps_epi32(_mm256_floor_ps(a.v))); }
 AF_HD void transpose_bits(const uint16_t* masks, uint32_t* members) {
     const __m256i lo = _mm256_loadu_si256((const __m256i*)masks), hi = _mm256_loadu_si256((const __m256i*)(masks + 16));
     for (int b = 0; b < 16; ++b) { // bit b becomes the sign, which narrowing to bytes keeps
@@ -150,7 +174,10 @@ template <> struct Pack<float> {
     AF_HD explicit Pack(__m512 value) : v(value) {}
     static AF_HD Pack load(const float* p) { return Pack(_mm512_loadu_ps(p)); }
     AF_HD void store(float* p) const { _mm512_storeu_ps(p, v); }
+    static AF_HD Pack load(const float* p, Mask<float> m) { return Pack(_mm512_maskz_loadu_ps(m.v, p)); }
+    AF_HD void store(float* p, Mask<float> m) const { _mm512_mask_storeu_ps(p, m.v, v); }
 };
+template <> AF_HD Mask<float> lanes<float>(uint32_t bits) { return {__mmask16(bits)}; }
 using F = Pack<float>;
 AF_HD F operator+(F a, F b) { return F(_mm512_add_ps(a.v, b.v)); }
 AF_HD F operator-(F a, F b) { return F(_mm512_sub_ps(a.v, b.v)); }
@@ -181,9 +208,6 @@ AF_HD void store_sums(float* p, F a, F b, F c, F d) {
     __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
     _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
-AF_HD void store_floor(F a, int32_t* p) {
-    _mm512_storeu_si512(p, _mm512_cvt_roundps_epi32(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
-}
 AF_HD void transpose_bits(const uint16_t* masks, uint32_t* members) {
     const __m512i all = _mm512_loadu_si512(masks);
     for (int b = 0; b < 16; ++b) members[b] = _mm512_test_epi16_mask(all, _mm512_set1_epi16(short(1 << b)));
@@ -193,7 +217,54 @@ AF_HD F fraction(F a) { return F(_mm512_reduce_ps(a.v, _MM_FROUND_TO_NEG_INF | _
 AF_HD F scale_by_power(F p, F a) { return F(_mm512_scalef_ps(p.v, a.v)); }
 #endif
 
+#if defined(AF_X86_v3)
+AF_HD F gather_quads(const float* const* row) {
+    return F(_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[0])), _mm_loadu_ps(row[4]), 1));
+}
+AF_HD void scatter_quads(F a, float* const* row) {
+    _mm_storeu_ps(row[0], _mm256_castps256_ps128(a.v));
+    _mm_storeu_ps(row[4], _mm256_extractf128_ps(a.v, 1));
+}
+#define AF_IN_QUADS(name) _mm256_##name
+#elif defined(AF_X86_v4)
+AF_HD F gather_quads(const float* const* row) {
+    __m512 a = _mm512_castps128_ps512(_mm_loadu_ps(row[0]));
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(row[4]), 1);
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(row[8]), 2);
+    return F(_mm512_insertf32x4(a, _mm_loadu_ps(row[12]), 3));
+}
+AF_HD void scatter_quads(F a, float* const* row) {
+    _mm_storeu_ps(row[0], _mm512_castps512_ps128(a.v));
+    _mm_storeu_ps(row[4], _mm512_extractf32x4_ps(a.v, 1));
+    _mm_storeu_ps(row[8], _mm512_extractf32x4_ps(a.v, 2));
+    _mm_storeu_ps(row[12], _mm512_extractf32x4_ps(a.v, 3));
+}
+#define AF_IN_QUADS(name) _mm512_##name
+#endif
+
 #if defined(AF_X86_v3) || defined(AF_X86_v4)
+// Transposes the 4x4 numbers that a quarter (or half) of four packs holds, in each of them.
+AF_HD void transpose_quads(F& a, F& b, F& c, F& d) {
+    auto pd = [](auto x) { return AF_IN_QUADS(castps_pd)(x); };
+    auto ps = [](auto x) { return AF_IN_QUADS(castpd_ps)(x); };
+    auto ab = pd(AF_IN_QUADS(unpacklo_ps)(a.v, b.v)), cd = pd(AF_IN_QUADS(unpacklo_ps)(c.v, d.v));
+    auto AB = pd(AF_IN_QUADS(unpackhi_ps)(a.v, b.v)), CD = pd(AF_IN_QUADS(unpackhi_ps)(c.v, d.v));
+    a = F(ps(AF_IN_QUADS(unpacklo_pd)(ab, cd))), b = F(ps(AF_IN_QUADS(unpackhi_pd)(ab, cd)));
+    c = F(ps(AF_IN_QUADS(unpacklo_pd)(AB, CD))), d = F(ps(AF_IN_QUADS(unpackhi_pd)(AB, CD)));
+}
+#undef AF_IN_QUADS
+// Columns 0 to 3 of as many rows as a pack has lanes.
+AF_HD void load_four_columns(const float* const* row, F* column) {
+    F a = gather_quads(row), b = gather_quads(row + 1), c = gather_quads(row + 2), d = gather_quads(row + 3);
+    transpose_quads(a, b, c, d);
+    column[0] = a, column[1] = b, column[2] = c, column[3] = d;
+}
+AF_HD void store_four_columns(const F* column, float* const* row) {
+    F a = column[0], b = column[1], c = column[2], d = column[3];
+    transpose_quads(a, b, c, d);
+    scatter_quads(a, row), scatter_quads(b, row + 1), scatter_quads(c, row + 2), scatter_quads(d, row + 3);
+}
+
 // 2^a for a < 128 (smaller than the least normal number is 2^-126 or 0): a polynomial for the fraction of a in [0, 1), a
 // minimax fit of degree 5, times the power of two. Relative error below 2.1e-7 with its rounding.
 AF_HD F exp2(F a) {
@@ -211,6 +282,7 @@ AF_HD F exp2(F a) {
 template <class S> AF_HD Pack<S> keep(Mask<S> m, Pack<S> a) { return select(m, a, Pack<S>(S(0))); }
 template <class S> AF_HD Pack<S> fnma(Pack<S> a, Pack<S> b, Pack<S> c) { return c - a * b; }
 template <class S> AF_HD Pack<S> abs(Pack<S> a) { return max(a, Pack<S>(S(0)) - a); }
+template <class S> AF_HD Pack<S>& operator+=(Pack<S>& a, Pack<S> b) { return a = a + b; }
 template <class S> AF_HD Pack<S> operator-(Pack<S> a) { return Pack<S>(S(0)) - a; }
 template <class S> AF_HD Mask<S> operator>(Pack<S> a, Pack<S> b) { return b < a; }
 template <class S> AF_HD Mask<S> operator>=(Pack<S> a, Pack<S> b) { return b <= a; }
@@ -232,11 +304,6 @@ template <class S> AF_HD void store_sums(S* p, Pack<S> a, Pack<S> b, Pack<S> c, 
     p[0] = sum(a), p[1] = sum(b), p[2] = sum(c), p[3] = sum(d);
 }
 
-// The greatest integers that are not above a.
-template <class S> AF_HD void store_floor(Pack<S> a, int32_t* p) {
-    for (int i = 0; i < Pack<S>::width; ++i) p[i] = int32_t(std::floor(a.v[i]));
-}
-
 #if !defined(AF_X86_v3) && !defined(AF_X86_v4)
 // Bit k of members[b] is bit b of masks[k]: 32 masks of 16 bits become 16 of 32.
 AF_HD void transpose_bits(const uint16_t* masks, uint32_t* members) {
@@ -247,16 +314,106 @@ AF_HD void transpose_bits(const uint16_t* masks, uint32_t* members) {
 }
 #endif
 
-// The `count` first lanes from every `stride`-th number; the others are zero.
-template <class S> AF_HD Pack<S> load_strided(const S* p, int64_t stride, int count) {
-    S lane[Pack<S>::width] = {};
-    for (int i = 0; i < count; ++i) lane[i] = p[i * stride];
-    return Pack<S>::load(lane);
+// Lanes begin to end, as bits; 0 <= begin <= end <= 16.
+AF_HD uint32_t lane_bits(int64_t begin, int64_t end) { return (1u << end) - (1u << begin); }
+// The first `count` numbers; lanes beyond are zero, or stay as they are in memory.
+template <class S> AF_HD Pack<S> load_first(const S* p, int count) {
+    return count >= Pack<S>::width ? Pack<S>::load(p) : Pack<S>::load(p, lanes<S>(lane_bits(0, count)));
 }
-template <class S> AF_HD void store_strided(Pack<S> a, S* p, int64_t stride, int count) {
-    S lane[Pack<S>::width];
-    a.store(lane);
-    for (int i = 0; i < count; ++i) p[i * stride] = lane[i];
+template <class S> AF_HD void store_first(Pack<S> a, S* p, int count) {
+    if (count >= Pack<S>::width) a.store(p);
+    else a.store(p, lanes<S>(lane_bits(0, count)));
+}
+
+// `count` rows of N numbers that follow each other in memory as packs of columns, a lane for each row (zero beyond), and
+// back.
+template <int N, class S> AF_HD void load_rows(const S* p, int count, Pack<S>* column) {
+    for (int k = 0; k < N; ++k) {
+        S lane[Pack<S>::width] = {};
+        for (int i = 0; i < count; ++i) lane[i] = p[i * N + k];
+        column[k] = Pack<S>::load(lane);
+    }
+}
+template <int N, class S> AF_HD void store_rows(const Pack<S>* column, S* p, int count) {
+    for (int k = 0; k < N; ++k) {
+        S lane[Pack<S>::width];
+        column[k].store(lane);
+        for (int i = 0; i < count; ++i) p[i * N + k] = lane[i];
+    }
+}
+#if defined(AF_X86_v4)
+// Where the numbers of column (or pack) k come from: number l of it is number at[l] of pack (or column) from[l].
+template <int N> struct RowOrder {
+    alignas(64) int32_t split_at[N][16], join_at[N][16];
+    __mmask16 split_from[N][N] = {}, join_from[N][N] = {};
+    constexpr RowOrder() : split_at(), join_at() {
+        for (int k = 0; k < N; ++k)
+            for (int l = 0; l < 16; ++l) {
+                split_at[k][l] = (l * N + k) % 16, split_from[k][(l * N + k) / 16] |= 1 << l;
+                join_at[k][l] = (k * 16 + l) / N, join_from[k][(k * 16 + l) % N] |= 1 << l;
+            }
+    }
+};
+template <int N> constexpr RowOrder<N> kRowOrder;
+
+// One pack from numbers of N.
+template <int N> AF_HD F collect(const F* packs, const int32_t* at, const __mmask16* from) {
+    const __m512i index = _mm512_load_si512(at);
+    __m512 r = _mm512_permutexvar_ps(index, packs[0].v);
+    for (int k = 1; k < N; ++k) r = _mm512_mask_permutexvar_ps(r, from[k], index, packs[k].v);
+    return F(r);
+}
+template <int N> AF_HD void load_rows(const float* p, int count, F* column) {
+    F packs[N];
+    for (int k = 0; k < N; ++k)
+        packs[k] = count == 16 ? F::load(p + 16 * k) : load_first(p + 16 * k, std::max(N * count - 16 * k, 0));
+    for (int k = 0; k < N; ++k) column[k] = collect<N>(packs, kRowOrder<N>.split_at[k], kRowOrder<N>.split_from[k]);
+}
+template <int N> AF_HD void store_rows(const F* column, float* p, int count) {
+    for (int k = 0; k < N; ++k) {
+        F pack = collect<N>(column, kRowOrder<N>.join_at[k], kRowOrder<N>.join_from[k]);
+        if (count == 16) pack.store(p + 16 * k);
+        else store_first(pack, p + 16 * k, std::max(N * count - 16 * k, 0));
+    }
+}
+#endif
+
+// Rows elsewhere in memory as packs of columns, a lane for each row, and back.
+template <class S> AF_HD void load_four_columns(const S* const* row, Pack<S>* column) {
+    for (int k = 0; k < 4; ++k)
+        for (int i = 0; i < Pack<S>::width; ++i) column[k].v[i] = row[i][k];
+}
+template <class S> AF_HD void store_four_columns(const Pack<S>* column, S* const* row) {
+    for (int k = 0; k < 4; ++k)
+        for (int i = 0; i < Pack<S>::width; ++i) row[i][k] = column[k].v[i];
+}
+template <class S> void load_columns(const S* const* rows, int columns, Pack<S>* column) {
+    constexpr int W = Pack<S>::width;
+    const S* row[W];
+    std::memcpy(row, rows, sizeof(row));
+    for (; columns >= 4; columns -= 4, column += 4) {
+        load_four_columns(row, column);
+        for (const S*& r : row) r += 4;
+    }
+    for (int k = 0; k < columns; ++k) {
+        S lane[W];
+        for (int i = 0; i < W; ++i) lane[i] = row[i][k];
+        column[k] = Pack<S>::load(lane);
+    }
+}
+template <class S> void store_columns(const Pack<S>* column, int columns, S* const* rows) {
+    constexpr int W = Pack<S>::width;
+    S* row[W];
+    std::memcpy(row, rows, sizeof(row));
+    for (; columns >= 4; columns -= 4, column += 4) {
+        store_four_columns(column, row);
+        for (S*& r : row) r += 4;
+    }
+    for (int k = 0; k < columns; ++k) {
+        S lane[W];
+        column[k].store(lane);
+        for (int i = 0; i < W; ++i) row[i][k] = lane[i];
+    }
 }
 
 // ---------------------------------------------------------------------------------------------- many packs as one
