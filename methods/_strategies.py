@@ -65,9 +65,9 @@ class Mcmc:
 
     def _explore(self, fit: Fit) -> None:
         model = splat_model(fit)
-        noise = torch.randn(model.means.shape, generator=fit.random)
-        rate = float(fit.memory["noise_rate"])
-        perturb_means(model.means.data, model.quats, model.log_scales, model.logit_opacities, noise, self.noise * rate)
+        strength = self.noise * float(fit.memory["noise_rate"])
+        seed = int(torch.randint(2**63 - 1, (), generator=fit.random))
+        perturb_means(model.means.data, model.quats, model.log_scales, model.logit_opacities, strength, seed)
 
     def _relocate(self, fit: Fit) -> None:
         opacities = splat_model(fit).logit_opacities.sigmoid()

@@ -52,16 +52,20 @@ class Op:
 
 # ------------------------------------------------------------------------------------------------------ projection
 def draw_project(case: str, seed: int, count: int) -> Inputs:
-    character, _, mode = case.partition(" ")
-    return {**made_scenes.gaussians(character, count, seed), **CAMERA, "antialiased": mode == "antialiased"}
+    character, *modes = case.split(" ")
+    inputs: Inputs = {**made_scenes.gaussians(character, count, seed), **CAMERA}
+    if "raw" in modes:
+        inputs["scales"] = float32_exact(inputs["scales"].log())
+        inputs["opacities"] = float32_exact(inputs["opacities"].logit())
+    return {**inputs, "antialiased": "antialiased" in modes, "raw": "raw" in modes}
 
 
 PROJECT = Op(
     kernel=lambda **inputs: projection.project(**inputs)._asdict(),
     plain=lambda **inputs: plain_projection.project(**inputs)._asdict(),
     draw=draw_project,
-    cases=(*CHARACTERS, *(f"{character} antialiased" for character in CHARACTERS)),
-    smooth=lambda: draw_project("mixed antialiased", 3, 4),
+    cases=tuple(f"{character}{mode}" for mode in ("", " antialiased", " raw") for character in CHARACTERS),
+    smooth=lambda: draw_project("mixed antialiased raw", 3, 4),
     gradients=("means", "quats", "scales", "opacities", "world_to_camera"),
     rows=("means", "quats", "scales", "opacities"),
 )
@@ -257,9 +261,8 @@ def draw_perturb_means(case: str, seed: int, count: int) -> Inputs:
         "quats": made["quats"],
         "log_scales": made["scales"].log(),
         "logit_opacities": made["opacities"].logit() - uniform(g, 0, 5, count),
-        "noise": torch.randn(count, 3, generator=g, dtype=torch.float64),
     }
-    return {name: float32_exact(value) for name, value in drawn.items()} | {"strength": 12.5}
+    return {name: float32_exact(value) for name, value in drawn.items()} | {"strength": 12.5, "seed": seed << 40}
 
 
 def kernel_perturb_means(means: Tensor, **inputs: Any) -> Outputs:
@@ -274,7 +277,7 @@ PERTURB_MEANS = Op(
     draw=draw_perturb_means,
     cases=("mixed", "faint", "needles", "huge"),
     smooth=lambda: draw_perturb_means("mixed", 1, 4),
-    rows=("means", "quats", "log_scales", "logit_opacities", "noise"),
+    rows=("means", "quats", "log_scales", "logit_opacities"),
 )
 
 OPS = {

@@ -2,6 +2,8 @@
 #include "cpu/kernels.h"
 
 #include "common/compositing.h"
+#include "common/langevin.h"
+#include "common/random.h"
 #include "common/spherical_harmonics.h"
 #include "common/ssim.h"
 #include "cpu/parallel.h"
@@ -21,6 +23,7 @@
 #include "cpu/compositing.inc"
 #include "cpu/ssim.inc"
 #include "cpu/adam.inc"
+#include "cpu/langevin.inc"
 #include "cpu/ceiling.inc"
 
 namespace anchorfield::AF_ISA {
