@@ -18,7 +18,18 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from anchorfield.cuda_ext import adam, binning, compositing, langevin, native, projection, spherical_harmonics, ssim
+from anchorfield.cuda_ext import (
+    activations,
+    adam,
+    binning,
+    compositing,
+    langevin,
+    native,
+    projection,
+    spherical_harmonics,
+    ssim,
+)
+from reference import activations as plain_activations
 from reference import adam as plain_adam
 from reference import compositing as plain_compositing
 from reference import langevin as plain_langevin
@@ -280,6 +291,24 @@ PERTURB_MEANS = Op(
     rows=("means", "quats", "log_scales", "logit_opacities"),
 )
 
+
+# ----------------------------------------------------------------------------------------------------- activations
+def draw_mean_activations(case: str, seed: int, count: int) -> Inputs:
+    made = made_scenes.gaussians(case, count, seed)
+    raw = {"log_scales": made["scales"].log(), "logit_opacities": made["opacities"].logit()}
+    return {name: float32_exact(value) for name, value in raw.items()}
+
+
+MEAN_ACTIVATIONS = Op(
+    kernel=lambda **inputs: dict(zip(("scale", "opacity"), activations.mean_activations(**inputs), strict=True)),
+    plain=lambda **inputs: dict(zip(("scale", "opacity"), plain_activations.mean_activations(**inputs), strict=True)),
+    draw=draw_mean_activations,
+    cases=("mixed", "opaque", "faint", "needles"),
+    smooth=lambda: draw_mean_activations("mixed", 1, 5),
+    gradients=("log_scales", "logit_opacities"),
+    rows=("log_scales", "logit_opacities"),
+)
+
 OPS = {
     "project": PROJECT,
     "spherical_harmonics": SPHERICAL_HARMONICS,
@@ -288,6 +317,7 @@ OPS = {
     "photometric": PHOTOMETRIC,
     "adam_step": ADAM,
     "perturb_means": PERTURB_MEANS,
+    "mean_activations": MEAN_ACTIVATIONS,
 }
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 EACH_OP = pytest.mark.parametrize("op", OPS.values(), ids=OPS)

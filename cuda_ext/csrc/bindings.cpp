@@ -215,6 +215,22 @@ template <class S> void bind(nb::module_& m) {
                                        int64_t(logit_opacities.size()), S(strength), uint64_t(seed));
         },
         Release());
+    m.def(
+        "mean_activations",
+        [](In<S> log_scales, In<S> logits, Out<S> mean_scale, Out<S> mean_opacity) {
+            kernels<S>().mean_activations(log_scales.data(), logits.data(), int64_t(logits.size()), mean_scale.data(),
+                                          mean_opacity.data());
+        },
+        Release());
+    m.def(
+        "mean_activations_backward",
+        [](In<S> log_scales, In<S> logits, In<S> v_mean_scale, In<S> v_mean_opacity, Out<S> v_log_scales,
+           Out<S> v_logits) {
+            kernels<S>().mean_activations_backward(log_scales.data(), logits.data(), int64_t(logits.size()),
+                                                   v_mean_scale.data(), v_mean_opacity.data(), v_log_scales.data(),
+                                                   v_logits.data());
+        },
+        Release());
 }
 
 // Images and gradients of megabytes come and go in every step. glibc would give each back to the system and pay for its

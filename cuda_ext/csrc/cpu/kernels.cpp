@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "cpu/projection.inc"
+#include "cpu/activations.inc"
 #include "cpu/spherical_harmonics.inc"
 #include "cpu/binning.inc"
 #include "cpu/compositing.inc"
@@ -41,6 +42,8 @@ template <class S> constexpr Kernels<S> table() {
             &photometric_backward<S>,
             &adam<S>,
             &perturb_means<S>,
+            &mean_activations<S>,
+            &mean_activations_backward<S>,
             &fma_rate<S>};
 }
 

@@ -71,6 +71,9 @@ template <class S> struct Kernels {
     void (*adam)(const std::vector<AdamArrays<S>>&, const bool* rows, const AdamSettings<S>&);
     void (*perturb_means)(S* means, const S* quats, const S* log_scales, const S* logit_opacities, int64_t count,
                           S strength, uint64_t seed);
+    void (*mean_activations)(const S* log_scales, const S* logits, int64_t count, S* mean_scale, S* mean_opacity);
+    void (*mean_activations_backward)(const S* log_scales, const S* logits, int64_t count, const S* v_mean_scale,
+                                      const S* v_mean_opacity, S* v_log_scales, S* v_logits);
     double (*fma_rate)(int64_t rounds);
 };
 
