@@ -29,8 +29,8 @@ class Projected(NamedTuple):
 def project(
     means: Tensor,  # [N, 3] world
     quats: Tensor,  # [N, 4] wxyz, any norm
-    scales: Tensor,  # [N, 3] standard deviations
-    opacities: Tensor,  # [N] in (0, 1)
+    scales: Tensor,  # [N, 3] standard deviations, or their logarithms where `raw`
+    opacities: Tensor,  # [N] in (0, 1), or their logits where `raw`
     world_to_camera: Tensor,  # [4, 4]
     *,
     fx: float,
@@ -43,6 +43,7 @@ def project(
     far: float = 1e10,
     dilation: float = 0.3,
     antialiased: bool = False,
+    raw: bool = False,
 ) -> Projected:
     """Gaussians as ellipses on the image plane (EWA splatting, Zwicker et al. 2001; Kerbl et al. 2023).
 
@@ -58,7 +59,7 @@ def project(
     )
     check_size(width, height)
     numbers = [fx, fy, cx, cy, float(width), float(height), near, far, dilation]
-    return Projected(*_project(means, quats, scales, opacities, world_to_camera, numbers, antialiased))
+    return Projected(*_project(means, quats, scales, opacities, world_to_camera, numbers, antialiased, raw))
 
 
 @torch.library.custom_op("anchorfield::project", mutates_args=(), device_types="cpu")
@@ -70,11 +71,12 @@ def _project(
     world_to_camera: Tensor,
     numbers: list[float],
     antialiased: bool,
+    raw: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = [t.detach().contiguous() for t in (means, quats, scales, opacities, world_to_camera)]
     n = means.shape[0]
     outputs = [means.new_empty(shape) for shape in [(n, 2), (n, 3), (n,), (n,), (n, 2)]]
-    _kernels.project(*inputs, numbers, antialiased, *outputs)
+    _kernels.project(*inputs, numbers, antialiased, raw, *outputs)
     return outputs[0], outputs[1], outputs[2], outputs[3], outputs[4]
 
 
@@ -93,6 +95,7 @@ def _project_backward(
     world_to_camera: Tensor,
     numbers: list[float],
     antialiased: bool,
+    raw: bool,
     gradients: list[Tensor],
     extents: Tensor,
     needs_pose: bool,
@@ -104,6 +107,7 @@ def _project_backward(
         *inputs,
         numbers,
         antialiased,
+        raw,
         *[g.contiguous() for g in gradients],
         extents.contiguous(),
         *outputs,
@@ -118,7 +122,7 @@ def _(*inputs: Any) -> tuple[Tensor, ...]:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.numbers, ctx.antialiased = inputs
+    *tensors, ctx.numbers, ctx.antialiased, ctx.raw = inputs
     ctx.save_for_backward(*tensors, output[4])
     ctx.mark_non_differentiable(output[4])
     ctx.set_materialize_grads(True)
@@ -128,9 +132,9 @@ def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, extents = ctx.saved_tensors
     needs_pose = ctx.needs_input_grad[4]
     *results, pose = _project_backward(
-        *[t.detach() for t in tensors], ctx.numbers, ctx.antialiased, list(gradients[:4]), extents, needs_pose
+        *[t.detach() for t in tensors], ctx.numbers, ctx.antialiased, ctx.raw, list(gradients[:4]), extents, needs_pose
     )
-    return (*results, pose if needs_pose else None, None, None)
+    return (*results, pose if needs_pose else None, None, None, None)
 
 
 _project.register_autograd(_backward, setup_context=_setup)

@@ -13,6 +13,7 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
+from anchorfield.cuda_ext.activations import mean_activations
 from anchorfield.cuda_ext.langevin import perturb_means
 from anchorfield.methods._method import Fit, check_ranges
 from anchorfield.methods._splats import quaternion_matrices, rows_of, set_rows, splat_model
@@ -47,10 +48,8 @@ class Mcmc:
     def losses(self, fit: Fit, splats: Splats) -> dict[str, Tensor]:
         """Regularisers."""
         model = splat_model(fit)
-        return {
-            "opacity": self.opacity_weight * model.logit_opacities.sigmoid().mean(),
-            "scale": self.scale_weight * model.log_scales.exp().mean(),
-        }
+        scale, opacity = mean_activations(model.log_scales, model.logit_opacities)
+        return {"opacity": self.opacity_weight * opacity, "scale": self.scale_weight * scale}
 
     @torch.no_grad()
     def update(self, fit: Fit, splats: Splats, probe: Tensor | None, cap: int) -> None:
@@ -65,9 +64,9 @@ class Mcmc:
 
     def _explore(self, fit: Fit) -> None:
         model = splat_model(fit)
-        noise = torch.randn(model.means.shape, generator=fit.random)
-        rate = float(fit.memory["noise_rate"])
-        perturb_means(model.means.data, model.quats, model.log_scales, model.logit_opacities, noise, self.noise * rate)
+        strength = self.noise * float(fit.memory["noise_rate"])
+        seed = int(torch.randint(2**63 - 1, (), generator=fit.random))
+        perturb_means(model.means.data, model.quats, model.log_scales, model.logit_opacities, strength, seed)
 
     def _relocate(self, fit: Fit) -> None:
         opacities = splat_model(fit).logit_opacities.sigmoid()

@@ -52,8 +52,8 @@ def splat(
     projected = project(
         gaussians.means,
         gaussians.quats,
-        gaussians.log_scales.exp(),
-        gaussians.logit_opacities.sigmoid(),
+        gaussians.log_scales,
+        gaussians.logit_opacities,
         camera.world_to_camera,
         fx=camera.fx,
         fy=camera.fy,
@@ -64,6 +64,7 @@ def splat(
         near=NEAR,
         dilation=MIP_DILATION if gaussians.antialiased else DILATION,
         antialiased=gaussians.antialiased,
+        raw=True,
     )
     visible = projected.visible
     degree = gaussians.sh_degree if sh_degree is None else sh_degree

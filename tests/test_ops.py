@@ -18,7 +18,18 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from anchorfield.cuda_ext import adam, binning, compositing, langevin, native, projection, spherical_harmonics, ssim
+from anchorfield.cuda_ext import (
+    activations,
+    adam,
+    binning,
+    compositing,
+    langevin,
+    native,
+    projection,
+    spherical_harmonics,
+    ssim,
+)
+from reference import activations as plain_activations
 from reference import adam as plain_adam
 from reference import compositing as plain_compositing
 from reference import langevin as plain_langevin
@@ -52,16 +63,20 @@ class Op:
 
 # ------------------------------------------------------------------------------------------------------ projection
 def draw_project(case: str, seed: int, count: int) -> Inputs:
-    character, _, mode = case.partition(" ")
-    return {**made_scenes.gaussians(character, count, seed), **CAMERA, "antialiased": mode == "antialiased"}
+    character, *modes = case.split(" ")
+    inputs: Inputs = {**made_scenes.gaussians(character, count, seed), **CAMERA}
+    if "raw" in modes:
+        inputs["scales"] = float32_exact(inputs["scales"].log())
+        inputs["opacities"] = float32_exact(inputs["opacities"].logit())
+    return {**inputs, "antialiased": "antialiased" in modes, "raw": "raw" in modes}
 
 
 PROJECT = Op(
     kernel=lambda **inputs: projection.project(**inputs)._asdict(),
     plain=lambda **inputs: plain_projection.project(**inputs)._asdict(),
     draw=draw_project,
-    cases=(*CHARACTERS, *(f"{character} antialiased" for character in CHARACTERS)),
-    smooth=lambda: draw_project("mixed antialiased", 3, 4),
+    cases=tuple(f"{character}{mode}" for mode in ("", " antialiased", " raw") for character in CHARACTERS),
+    smooth=lambda: draw_project("mixed antialiased raw", 3, 4),
     gradients=("means", "quats", "scales", "opacities", "world_to_camera"),
     rows=("means", "quats", "scales", "opacities"),
 )
@@ -257,9 +272,8 @@ def draw_perturb_means(case: str, seed: int, count: int) -> Inputs:
         "quats": made["quats"],
         "log_scales": made["scales"].log(),
         "logit_opacities": made["opacities"].logit() - uniform(g, 0, 5, count),
-        "noise": torch.randn(count, 3, generator=g, dtype=torch.float64),
     }
-    return {name: float32_exact(value) for name, value in drawn.items()} | {"strength": 12.5}
+    return {name: float32_exact(value) for name, value in drawn.items()} | {"strength": 12.5, "seed": seed << 40}
 
 
 def kernel_perturb_means(means: Tensor, **inputs: Any) -> Outputs:
@@ -274,7 +288,25 @@ PERTURB_MEANS = Op(
     draw=draw_perturb_means,
     cases=("mixed", "faint", "needles", "huge"),
     smooth=lambda: draw_perturb_means("mixed", 1, 4),
-    rows=("means", "quats", "log_scales", "logit_opacities", "noise"),
+    rows=("means", "quats", "log_scales", "logit_opacities"),
+)
+
+
+# ----------------------------------------------------------------------------------------------------- activations
+def draw_mean_activations(case: str, seed: int, count: int) -> Inputs:
+    made = made_scenes.gaussians(case, count, seed)
+    raw = {"log_scales": made["scales"].log(), "logit_opacities": made["opacities"].logit()}
+    return {name: float32_exact(value) for name, value in raw.items()}
+
+
+MEAN_ACTIVATIONS = Op(
+    kernel=lambda **inputs: dict(zip(("scale", "opacity"), activations.mean_activations(**inputs), strict=True)),
+    plain=lambda **inputs: dict(zip(("scale", "opacity"), plain_activations.mean_activations(**inputs), strict=True)),
+    draw=draw_mean_activations,
+    cases=("mixed", "opaque", "faint", "needles"),
+    smooth=lambda: draw_mean_activations("mixed", 1, 5),
+    gradients=("log_scales", "logit_opacities"),
+    rows=("log_scales", "logit_opacities"),
 )
 
 OPS = {
@@ -285,6 +317,7 @@ OPS = {
     "photometric": PHOTOMETRIC,
     "adam_step": ADAM,
     "perturb_means": PERTURB_MEANS,
+    "mean_activations": MEAN_ACTIVATIONS,
 }
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 EACH_OP = pytest.mark.parametrize("op", OPS.values(), ids=OPS)

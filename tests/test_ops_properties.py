@@ -8,11 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kstest
 from torch import Tensor
 
 from anchorfield.cuda_ext.adam import adam_step
 from anchorfield.cuda_ext.binning import Bins, bin_tiles
 from anchorfield.cuda_ext.compositing import composite, contributions
+from anchorfield.cuda_ext.langevin import perturb_means
 from anchorfield.cuda_ext.projection import Projected, project
 from anchorfield.cuda_ext.spherical_harmonics import spherical_harmonics
 from anchorfield.cuda_ext.ssim import ssim
@@ -226,6 +228,34 @@ def test_adam_does_not_touch_other_rows() -> None:
     for old, new in zip(before, after, strict=True):
         assert torch.equal(old[~rows], new[~rows])
     assert (before[0][rows] != after[0][rows]).any(1).all()
+
+
+# ----------------------------------------------------------------------------------------------------------- noise
+def drawn_normals(count: int, seed: int) -> Tensor:
+    """What round Gaussians of scale 1 and opacity 0 at the origin are moved by."""
+    means, quats = torch.zeros(count, 3), torch.tensor([1.0, 0, 0, 0]).repeat(count, 1)
+    perturb_means(means, quats, torch.zeros(count, 3), torch.full((count,), -80.0), 1 + math.exp(-0.5), seed)
+    return means
+
+
+def test_noise_is_standard_normal_and_uncorrelated() -> None:
+    count = 40_000
+    noise = torch.cat([drawn_normals(count, 1), drawn_normals(count, 2)], 1).double()
+    # five standard deviations of each estimate; 1.63 / sqrt(n) is the 1 % point of Kolmogorov and Smirnov
+    assert float(noise.mean(0).abs().max()) < 5 / math.sqrt(count)
+    assert float((noise.var(0) - 1).abs().max()) < 5 * math.sqrt(2 / count)
+    assert float(((noise**4).mean(0) - 3).abs().max()) < 5 * math.sqrt(96 / count)
+    assert float((noise.T.corrcoef() - torch.eye(6)).abs().max()) < 5 / math.sqrt(count)
+    assert float((noise[1:] * noise[:-1]).mean(0).abs().max()) < 5 / math.sqrt(count)
+    for column in noise.T:
+        assert kstest(column.numpy(), "norm").statistic < 1.63 / math.sqrt(count)
+
+
+def test_noise_depends_on_seed_and_index_alone() -> None:
+    few, many = drawn_normals(100, 5), drawn_normals(5000, 5)
+    assert torch.equal(few, many[:100])
+    assert not torch.equal(few, drawn_normals(100, 6))
+    assert not torch.equal(few, drawn_normals(100, 5 + 2**40)), "the seed's upper half counts"
 
 
 # ------------------------------------------------------------------------------------------------------------ SSIM

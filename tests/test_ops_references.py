@@ -15,7 +15,7 @@ from reference import made_scenes
 from reference.adam import adam_step
 from reference.binning import least_exponents, touched_blocks
 from reference.compositing import absgrad, blend_weights, composite, contributions, exponents
-from reference.langevin import perturb_means
+from reference.langevin import normals, perturb_means, philox
 from reference.projection import Projected, project, rotations
 from reference.spherical_harmonics import basis, spherical_harmonics
 from reference.ssim import ssim, ssim_map
@@ -99,9 +99,24 @@ def test_noise_follows_the_shape_and_spares_the_opaque() -> None:
     means, quats = torch.zeros(2, 3, dtype=DOUBLE), torch.tensor([[1.0, 0, 0, 0]] * 2, dtype=DOUBLE)
     log_scales = torch.tensor([[1.0, 2.0, 3.0]] * 2, dtype=DOUBLE).log()
     logits = torch.logit(torch.tensor([0.005, 0.9], dtype=DOUBLE))
-    moved = perturb_means(means, quats, log_scales, logits, torch.ones(2, 3, dtype=DOUBLE), 2.0)
-    torch.testing.assert_close(moved[0], torch.tensor([1.0, 4.0, 9.0], dtype=DOUBLE))  # sigmoid(0) * 2 = 1
+    moved = perturb_means(means, quats, log_scales, logits, 2.0, seed=7)
+    noise = normals(2, 7, means)
+    torch.testing.assert_close(moved[0], torch.tensor([1.0, 4.0, 9.0], dtype=DOUBLE) * noise[0])  # sigmoid(0) * 2 = 1
     assert float(moved[1].abs().max()) < 1e-30
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [
+        ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    ],
+)
+def test_philox_gives_the_known_answers_of_its_authors(counter: str, key: str, expected: str) -> None:
+    """The vectors of philox4x32-10 in Random123's kat_vectors."""
+    words = [[int(word, 16) for word in text.split()] for text in (counter, key, expected)]
+    assert philox(words[0], words[1]) == words[2]
 
 
 def three_gaussians() -> tuple[Projected, torch.Tensor]:

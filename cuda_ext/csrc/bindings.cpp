@@ -45,8 +45,9 @@ ProjectionSettings<S> settings_of(const In<S>& world_to_camera, const std::vecto
 }
 
 template <class S>
-GaussianArrays<S> gaussians_of(const In<S>& means, const In<S>& quats, const In<S>& scales, const In<S>& opacities) {
-    return {int64_t(opacities.size()), means.data(), quats.data(), scales.data(), opacities.data()};
+GaussianArrays<S> gaussians_of(const In<S>& means, const In<S>& quats, const In<S>& scales, const In<S>& opacities,
+                               bool raw) {
+    return {int64_t(opacities.size()), means.data(), quats.data(), scales.data(), opacities.data(), raw};
 }
 
 template <class S> ImagePair<S> images_of(const In<S>& image, const In<S>& target, const std::optional<Rows>& mask) {
@@ -93,8 +94,8 @@ template <class S> void bind(nb::module_& m) {
     m.def(
         "project",
         [](In<S> means, In<S> quats, In<S> scales, In<S> opacities, In<S> world_to_camera, std::vector<double> numbers,
-           bool antialiased, Out<S> means2d, Out<S> conics, Out<S> depths, Out<S> effective, Out<S> extents) {
-            kernels<S>().project(gaussians_of(means, quats, scales, opacities),
+           bool antialiased, bool raw, Out<S> means2d, Out<S> conics, Out<S> depths, Out<S> effective, Out<S> extents) {
+            kernels<S>().project(gaussians_of(means, quats, scales, opacities, raw),
                                  settings_of(world_to_camera, numbers, antialiased),
                                  {means2d.data(), conics.data(), depths.data(), effective.data(), extents.data()});
         },
@@ -102,15 +103,15 @@ template <class S> void bind(nb::module_& m) {
     m.def(
         "project_backward",
         [](In<S> means, In<S> quats, In<S> scales, In<S> opacities, In<S> world_to_camera, std::vector<double> numbers,
-           bool antialiased, Out<S> v_means2d, Out<S> v_conics, Out<S> v_depths, Out<S> v_effective, In<S> extents,
-           Out<S> v_means, Out<S> v_quats, Out<S> v_scales, Out<S> v_opacities, MaybeOut<S> v_pose) {
+           bool antialiased, bool raw, Out<S> v_means2d, Out<S> v_conics, Out<S> v_depths, Out<S> v_effective,
+           In<S> extents, Out<S> v_means, Out<S> v_quats, Out<S> v_scales, Out<S> v_opacities, MaybeOut<S> v_pose) {
             kernels<S>().project_backward(
-                gaussians_of(means, quats, scales, opacities), settings_of(world_to_camera, numbers, antialiased),
+                gaussians_of(means, quats, scales, opacities, raw), settings_of(world_to_camera, numbers, antialiased),
                 {v_means2d.data(), v_conics.data(), v_depths.data(), v_effective.data(), nullptr}, extents.data(),
                 {v_means.data(), v_quats.data(), v_scales.data(), v_opacities.data(), or_null(v_pose)});
         },
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), Release());
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), Release());
     m.def(
         "spherical_harmonics",
         [](In<S> sh, In<S> means, In<S> centre, Rows visible, int degree, Out<S> colours) {
@@ -211,9 +212,25 @@ template <class S> void bind(nb::module_& m) {
         nb::arg(), Release());
     m.def(
         "perturb_means",
-        [](Out<S> means, In<S> quats, In<S> log_scales, In<S> logit_opacities, In<S> noise, double strength) {
+        [](Out<S> means, In<S> quats, In<S> log_scales, In<S> logit_opacities, double strength, int64_t seed) {
             kernels<S>().perturb_means(means.data(), quats.data(), log_scales.data(), logit_opacities.data(),
-                                       noise.data(), int64_t(logit_opacities.size()), S(strength));
+                                       int64_t(logit_opacities.size()), S(strength), uint64_t(seed));
+        },
+        Release());
+    m.def(
+        "mean_activations",
+        [](In<S> log_scales, In<S> logits, Out<S> mean_scale, Out<S> mean_opacity) {
+            kernels<S>().mean_activations(log_scales.data(), logits.data(), int64_t(logits.size()), mean_scale.data(),
+                                          mean_opacity.data());
+        },
+        Release());
+    m.def(
+        "mean_activations_backward",
+        [](In<S> log_scales, In<S> logits, In<S> v_mean_scale, In<S> v_mean_opacity, Out<S> v_log_scales,
+           Out<S> v_logits) {
+            kernels<S>().mean_activations_backward(log_scales.data(), logits.data(), int64_t(logits.size()),
+                                                   v_mean_scale.data(), v_mean_opacity.data(), v_log_scales.data(),
+                                                   v_logits.data());
         },
         Release());
 }

@@ -54,9 +54,20 @@ def covariances(quats: Tensor, scales: Tensor) -> Tensor:
 
 
 def project(
-    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, world_to_camera: Tensor, **settings: float
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    world_to_camera: Tensor,
+    raw: bool = False,
+    **settings: float,
 ) -> Projected:
-    """The 2D Gaussians of [N] 3D Gaussians; `settings` are the fields of Pinhole."""
+    """The 2D Gaussians of [N] 3D Gaussians; `settings` are the fields of Pinhole.
+
+    `raw` scales are logarithms and opacities logits.
+    """
+    if raw:
+        scales, opacities = scales.exp(), opacities.sigmoid()
     pinhole = Pinhole(**settings)
     arguments = (means, quats, scales, opacities)
     with torch.no_grad():

@@ -8,6 +8,7 @@ namespace anchorfield {
 template <class S> struct GaussianArrays {
     int64_t count;
     const S *means, *quats, *scales, *opacities; // [N,3] [N,4] [N,3] [N]
+    bool raw = false;                            // scales are logarithms, opacities are logits
 };
 
 template <class S> struct ProjectedArrays {

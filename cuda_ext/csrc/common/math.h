@@ -24,5 +24,16 @@ AF_HD float sqrt(float a) { return ::sqrtf(a); }
 AF_HD double sqrt(double a) { return ::sqrt(a); }
 AF_HD float log(float a) { return ::logf(a); }
 AF_HD double log(double a) { return ::log(a); }
+AF_HD float exp(float a) { return ::expf(a); }
+AF_HD double exp(double a) { return ::exp(a); }
+
+constexpr double kPi = 3.14159265358979323846;
+// Of half turns a in [-1/2, 1/2].
+AF_HD float sin_pi(float a) { return ::sinf(float(kPi) * a); }
+AF_HD double sin_pi(double a) { return ::sin(kPi * a); }
+AF_HD float cos_pi(float a) { return ::cosf(float(kPi) * a); }
+AF_HD double cos_pi(double a) { return ::cos(kPi * a); }
+
+template <class T> AF_HD T sigmoid(T a) { return T(1) / (T(1) + exp(T(0) - a)); }
 
 } // namespace anchorfield

@@ -146,6 +146,16 @@ template <class T> struct Projected {
     T x, y, a, b, c, depth, opacity, extent_x, extent_y;
 };
 
+// What raw parameters stand for, and the gradients to them from those to what they stand for.
+template <class T> AF_HD void activate(Vec3<T>& scale, T& opacity) {
+    scale = {exp(scale.x), exp(scale.y), exp(scale.z)};
+    opacity = sigmoid(opacity);
+}
+template <class T> AF_HD void activate_backward(Vec3<T> scale, T opacity, Vec3<T>& v_scale, T& v_opacity) {
+    v_scale = {v_scale.x * scale.x, v_scale.y * scale.y, v_scale.z * scale.z};
+    v_opacity = v_opacity * opacity * (T(1) - opacity);
+}
+
 // The image of one Gaussian; all zero where it cannot be seen.
 template <class T, class S>
 AF_HD Projected<T> project(const View<T, S>& view, Vec3<T> mean, Quat<T> quat, Vec3<T> scale, T opacity) {

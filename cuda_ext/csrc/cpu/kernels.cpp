@@ -2,6 +2,8 @@
 #include "cpu/kernels.h"
 
 #include "common/compositing.h"
+#include "common/langevin.h"
+#include "common/random.h"
 #include "common/spherical_harmonics.h"
 #include "common/ssim.h"
 #include "cpu/parallel.h"
@@ -16,11 +18,13 @@
 #include <utility>
 
 #include "cpu/projection.inc"
+#include "cpu/activations.inc"
 #include "cpu/spherical_harmonics.inc"
 #include "cpu/binning.inc"
 #include "cpu/compositing.inc"
 #include "cpu/ssim.inc"
 #include "cpu/adam.inc"
+#include "cpu/langevin.inc"
 #include "cpu/ceiling.inc"
 
 namespace anchorfield::AF_ISA {
@@ -38,6 +42,8 @@ template <class S> constexpr Kernels<S> table() {
             &photometric_backward<S>,
             &adam<S>,
             &perturb_means<S>,
+            &mean_activations<S>,
+            &mean_activations_backward<S>,
             &fma_rate<S>};
 }
 

@@ -70,8 +70,11 @@ template <class S> struct Kernels {
     void (*photometric)(ImagePair<S>, S* l1, S* ssim, S* maps);
     void (*photometric_backward)(const ImagePair<S>&, const S* maps, const S* v_l1, const S* v_ssim, S* v_image);
     void (*adam)(const std::vector<AdamArrays<S>>&, const bool* rows, const AdamSettings<S>&);
-    void (*perturb_means)(S* means, const S* quats, const S* log_scales, const S* logit_opacities, const S* noise,
-                          int64_t count, S strength);
+    void (*perturb_means)(S* means, const S* quats, const S* log_scales, const S* logit_opacities, int64_t count,
+                          S strength, uint64_t seed);
+    void (*mean_activations)(const S* log_scales, const S* logits, int64_t count, S* mean_scale, S* mean_opacity);
+    void (*mean_activations_backward)(const S* log_scales, const S* logits, int64_t count, const S* v_mean_scale,
+                                      const S* v_mean_opacity, S* v_log_scales, S* v_logits);
     double (*fma_rate)(int64_t rounds);
 };
 

@@ -161,6 +161,12 @@ AF_HD F scale_by_power(F p, F a) {
     __m256i n = _mm256_cvtps_epi32(_mm256_floor_ps(max(a, F(-126.0f)).v));
     return F(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.v), _mm256_slli_epi32(n, 23))));
 }
+AF_HD F split_exponent(F a, F& e) {
+    __m256i bits = _mm256_castps_si256(a.v);
+    e = F(_mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(bits, 23), _mm256_set1_epi32(126))));
+    bits = _mm256_and_si256(bits, _mm256_set1_epi32(0x007fffff));
+    return F(_mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_set1_epi32(0x3f000000))));
+}
 #elif defined(AF_X86_v4)
 // ---------------------------------------------------------------------------------------------- AVX-512
 template <> struct Mask<float> {
@@ -215,6 +221,10 @@ AF_HD void transpose_bits(const uint16_t* masks, uint32_t* members) {
 // a - floor(a), and p 2^floor(a).
 AF_HD F fraction(F a) { return F(_mm512_reduce_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)); }
 AF_HD F scale_by_power(F p, F a) { return F(_mm512_scalef_ps(p.v, a.v)); }
+AF_HD F split_exponent(F a, F& e) {
+    e = F(_mm512_add_ps(_mm512_getexp_ps(a.v), _mm512_set1_ps(1.0f)));
+    return F(_mm512_getmant_ps(a.v, _MM_MANT_NORM_p5_1, _MM_MANT_SIGN_src));
+}
 #endif
 
 #if defined(AF_X86_v3)
@@ -276,6 +286,45 @@ AF_HD F exp2(F a) {
     p = fma(p, f, F(9.9999994e-1f));
     return scale_by_power(p, a);
 }
+
+// e^a for a in [-87, 88], within an ulp or two: the polynomial of degree 7 in Cephes (Moshier 1989).
+AF_HD F exp(F a) {
+    a = min(max(a, F(-87.0f)), F(88.0f));
+    F whole = fma(a, F(1.44269504f), F(0.5f));
+    whole = whole - fraction(whole);
+    F r = fnma(whole, F(-2.12194440e-4f), fnma(whole, F(0.693359375f), a)); // ln 2 in two parts
+    F p = fma(fma(F(1.9875691500e-4f), r, F(1.3981999507e-3f)), r, F(8.3334519073e-3f));
+    p = fma(fma(fma(p, r, F(4.1665795894e-2f)), r, F(1.6666665459e-1f)), r, F(5.0000001201e-1f));
+    return scale_by_power(fma(p, r * r, r + F(1.0f)), whole);
+}
+
+// The logarithm of positive normal numbers, within an ulp or two, near 1 too: Cephes again.
+AF_HD F log(F a) {
+    F e, m = split_exponent(a, e); // a = m 2^e, m in [1/2, 1)
+    Mask<float> low = m < F(0.70710678f);
+    e = e - select(low, F(1.0f), F(0.0f));
+    m = m - F(1.0f) + select(low, m, F(0.0f));
+    F p = fma(fma(F(7.0376836292e-2f), m, F(-1.1514610310e-1f)), m, F(1.1676998740e-1f));
+    p = fma(fma(fma(p, m, F(-1.2420140846e-1f)), m, F(1.4249322787e-1f)), m, F(-1.6668057665e-1f));
+    p = fma(fma(fma(p, m, F(2.0000714765e-1f)), m, F(-2.4999993993e-1f)), m, F(3.3333331174e-1f));
+    F m2 = m * m;
+    F small = fma(p * m, m2, fma(e, F(-2.12194440e-4f), F(-0.5f) * m2));
+    return fma(e, F(0.693359375f), m + small);
+}
+
+// Of half turns in [-1/2, 1/2]: Taylor's series as far as float32 can tell.
+AF_HD F sin_pi(F a) {
+    F x = a * F(3.14159265f), x2 = x * x;
+    F p = fma(fma(F(1.6059044e-10f), x2, F(-2.5052108e-8f)), x2, F(2.7557319e-6f));
+    p = fma(fma(fma(p, x2, F(-1.9841270e-4f)), x2, F(8.3333333e-3f)), x2, F(-1.6666667e-1f));
+    return fma(p * x2, x, x);
+}
+AF_HD F cos_pi(F a) {
+    F x = a * F(3.14159265f), x2 = x * x;
+    F p = fma(fma(F(2.0876757e-9f), x2, F(-2.7557319e-7f)), x2, F(2.4801587e-5f));
+    p = fma(fma(fma(p, x2, F(-1.3888889e-3f)), x2, F(4.1666667e-2f)), x2, F(-0.5f));
+    return fma(p, x2, F(1.0f));
+}
 #endif
 
 // ---------------------------------------------------------------------------------------------- on every set
@@ -286,18 +335,17 @@ template <class S> AF_HD Pack<S>& operator+=(Pack<S>& a, Pack<S> b) { return a =
 template <class S> AF_HD Pack<S> operator-(Pack<S> a) { return Pack<S>(S(0)) - a; }
 template <class S> AF_HD Mask<S> operator>(Pack<S> a, Pack<S> b) { return b < a; }
 template <class S> AF_HD Mask<S> operator>=(Pack<S> a, Pack<S> b) { return b <= a; }
-template <class S> AF_HD Pack<S> sqrt(Pack<S> a) {
-    S lane[Pack<S>::width];
-    a.store(lane);
-    for (S& x : lane) x = std::sqrt(x);
-    return Pack<S>::load(lane);
-}
-template <class S> AF_HD Pack<S> log(Pack<S> a) {
-    S lane[Pack<S>::width];
-    a.store(lane);
-    for (S& x : lane) x = std::log(x);
-    return Pack<S>::load(lane);
-}
+#define AF_LANES(name)                                                                                                 \
+    template <class S> AF_HD Pack<S> name(Pack<S> a) {                                                                 \
+        for (int i = 0; i < Pack<S>::width; ++i) a.v[i] = anchorfield::name(a.v[i]);                                   \
+        return a;                                                                                                      \
+    }
+AF_LANES(sqrt)
+AF_LANES(log)
+AF_LANES(exp)
+AF_LANES(sin_pi)
+AF_LANES(cos_pi)
+#undef AF_LANES
 
 // The sums over the lanes of a, b, c and d.
 template <class S> AF_HD void store_sums(S* p, Pack<S> a, Pack<S> b, Pack<S> c, Pack<S> d) {
