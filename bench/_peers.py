@@ -1,0 +1,62 @@
+"""Other programs beside ours: an image and its gradients, timed only where the image agrees with ours."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from anchorfield.renderer.metrics import psnr
+from bench import _peer_gsplat, image
+from bench._operations import Stages
+
+PEERS = (_peer_gsplat,)  # each has NAME, INSTALL, problem(), version(), image(...), gradients(...)
+AGREES = 45.0  # dB between a peer's image and ours, from which they show the same
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A peer's figures on one scene."""
+
+    name: str
+    psnr: float  # dB against our image
+    image_ms: float
+    gradients_ms: float  # image included
+
+
+def missing() -> list[str]:
+    """A line for each peer that cannot be measured here."""
+    return [f"{peer.NAME}: {peer.problem()}" for peer in PEERS if peer.problem()]
+
+
+def measured(stages: Stages, repeats: int = 2) -> Iterator[Beside | str]:
+    """Every peer that is installed on a scene, or why its time says nothing."""
+    for peer in PEERS:
+        if peer.problem():
+            continue
+        name = f"{peer.NAME} {peer.version()}"
+        theirs = peer.image(stages.made.gaussians, stages.camera)
+        with torch.no_grad():
+            likeness = psnr(theirs, image.image(stages))
+        if likeness < AGREES:
+            yield f"{name}: not timed, its image agrees with ours to {likeness:.1f} dB only"
+            continue
+        v_image = image.upstream(stages)
+        yield Beside(
+            name,
+            likeness,
+            _milliseconds(lambda p=peer: p.image(stages.made.gaussians, stages.camera), repeats),  # type: ignore[misc]
+            _milliseconds(lambda p=peer: p.gradients(stages.gaussians, stages.camera, v_image), repeats),  # type: ignore[misc]
+        )
+
+
+def _milliseconds(run: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - begin)
+    return 1e3 * statistics.median(times)
