@@ -83,4 +83,5 @@ def _tile_counts(alpha: Tensor) -> dict[str, float]:
 
 def _blocks(lanes: Tensor, rows: int, columns: int) -> Tensor:
     """Which blocks of rows x columns hold any of the lanes, [P, SIDE / rows, SIDE / columns]."""
-    return lanes.unflatten(2, (-1, columns)).unflatten(1, (-1, rows)).any(4).any(2)
+    found: Tensor = lanes.unflatten(2, (-1, columns)).unflatten(1, (-1, rows)).any(4).any(2)
+    return found

@@ -39,7 +39,8 @@ def image(gaussians: Gaussians, camera: Camera) -> Tensor:
     """The view over black, [H, W, 3]."""
     with torch.no_grad():
         pairs, offsets = _pairs(_flat(gaussians, camera), camera)
-        return _blended(pairs, offsets, camera, None)[0]
+        shown: Tensor = _blended(pairs, offsets, camera, None)[0]
+        return shown
 
 
 def gradients(gaussians: Gaussians, camera: Camera, v_image: Tensor) -> tuple[Tensor, ...]:

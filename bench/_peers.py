@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -44,13 +45,11 @@ def measured(stages: Stages, repeats: int = 2) -> Iterator[Beside | str]:
         if likeness < AGREES:
             yield f"{name}: not timed, its image agrees with ours to {likeness:.1f} dB only"
             continue
-        v_image = image.upstream(stages)
-        yield Beside(
-            name,
-            likeness,
-            _milliseconds(lambda p=peer: p.image(stages.made.gaussians, stages.camera), repeats),  # type: ignore[misc]
-            _milliseconds(lambda p=peer: p.gradients(stages.gaussians, stages.camera, v_image), repeats),  # type: ignore[misc]
-        )
+        times = [
+            _milliseconds(partial(peer.image, stages.made.gaussians, stages.camera), repeats),
+            _milliseconds(partial(peer.gradients, stages.gaussians, stages.camera, image.upstream(stages)), repeats),
+        ]
+        yield Beside(name, likeness, *times)
 
 
 def _milliseconds(run: Callable[[], object], repeats: int) -> float:

@@ -38,7 +38,7 @@ THINNEST = 1e-3  # least ratio of the axes that is told apart: the rest vanishes
 class Statistics(NamedTuple):
     """What is known of a trained scene."""
 
-    count: float  # Gaussians in view, mean over views
+    seen: float  # Gaussians in view, mean over views
     quantiles: Array  # [6, levels] of NAMES
     correlation: Array  # [6, 6] of the normal scores
 
@@ -46,7 +46,7 @@ class Statistics(NamedTuple):
 def load(path: Path) -> Statistics:
     """The statistics in a JSON file."""
     content = json.loads(path.read_text())
-    return Statistics(content["count"], np.array(content["quantiles"]), np.array(content["correlation"]))
+    return Statistics(content["seen"], np.array(content["quantiles"]), np.array(content["correlation"]))
 
 
 def fitted(gaussians: Gaussians, cameras: list[Camera]) -> Statistics:
@@ -99,7 +99,7 @@ def main() -> None:
     gaussians = Gaussians(**{name: model[name] for name in ("means", "log_scales", "quats", "logit_opacities", "sh")})
     found = fitted(gaussians, [view.camera for view in scene.views])
     quantiles, correlation = (np.round(values, 4).tolist() for values in (found.quantiles, found.correlation))
-    print(json.dumps({"count": round(found.count), "quantiles": quantiles, "correlation": correlation}))
+    print(json.dumps({"seen": round(found.seen), "quantiles": quantiles, "correlation": correlation}))
 
 
 if __name__ == "__main__":

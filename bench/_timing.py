@@ -69,7 +69,8 @@ def timed(operations: Iterable[Operation], stream: Stream, rounds: int = 5, seco
 
 def _round(timing: Timing, stream: Stream, seconds: float) -> None:
     before = ceiling(stream)
-    times, begin = [], time.perf_counter()
+    times: list[float] = []
+    begin = time.perf_counter()
     while not times or time.perf_counter() - begin < seconds:
         start = time.perf_counter()
         timing.operation.run()

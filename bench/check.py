@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ Entry = Mapping[str, float]  # "ratio" and "deviation", or "bytes"
 
 def allowed(base: Entry, now: Entry) -> float:
     """The greatest ratio that is no regression, by the spread of both measurements' rounds."""
-    spread = (base["deviation"] ** 2 + now["deviation"] ** 2) ** 0.5
+    spread = math.hypot(base["deviation"], now["deviation"])
     return base["ratio"] * (1 + max(TOLERANCE, DEVIATIONS * spread))
 
 
@@ -49,7 +50,9 @@ def regressions(baseline: Mapping[str, Entry], found: Mapping[str, Entry]) -> li
             if now["bytes"] > base["bytes"] * (1 + MEMORY_TOLERANCE):
                 lines.append(f"{name}: {now['bytes']:,.0f} bytes, baseline {base['bytes']:,.0f}")
         elif now["ratio"] > (limit := allowed(base, now)):
-            lines.append(f"{name}: {now['ratio']:.2f} times its floor, baseline {base['ratio']:.2f}, at most {limit:.2f}")
+            lines.append(
+                f"{name}: {now['ratio']:.2f} times its floor, baseline {base['ratio']:.2f}, at most {limit:.2f}"
+            )
     return lines
 
 

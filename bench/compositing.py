@@ -17,17 +17,18 @@ LANES, BACKWARD_LANES = 22, 45
 def operations(stages: Stages) -> Iterator[Operation]:
     """Blending forward and backward."""
     camera, bins, evaluations = stages.camera, stages.bins, stages.evaluations
-    leaves = [t.detach().requires_grad_() for t in (*stages.flat[:2], stages.flat.opacities, stages.colours)]
+    values = (stages.flat.means2d, stages.flat.conics, stages.flat.opacities, stages.colours)
+    means2d, conics, opacities, colours = leaves = tuple(t.detach().requires_grad_() for t in values)
 
     def blend() -> tuple[Tensor, Tensor]:
-        return composite(*leaves, bins, camera.width, camera.height, torch.zeros(3))
+        return composite(means2d, conics, opacities, colours, bins, camera.width, camera.height, torch.zeros(3))
 
     yield Operation(
         "compositing", forward(blend), LANES * evaluations, 4 * FLOAT * stages.pixels, evaluations=evaluations
     )
     yield Operation(
         "compositing backward",
-        backward(blend()[0], tuple(leaves)),
+        backward(blend()[0], leaves),
         BACKWARD_LANES * evaluations,
         4 * FLOAT * stages.pixels,
         evaluations=evaluations,

@@ -15,9 +15,7 @@ from bench._operations import Operation, Stages, forward
 def operations(stages: Stages) -> Iterator[Operation]:
     """Image alone, and image with the gradients of all parameters."""
     parts = [
-        part
-        for group in (projection, spherical_harmonics, binning, compositing)
-        for part in group.operations(stages)  # type: ignore[attr-defined]
+        part for group in (projection, spherical_harmonics, binning, compositing) for part in group.operations(stages)
     ]
     ahead = tuple(part for part in parts if not part.name.endswith("backward"))
     v_image = upstream(stages)

@@ -34,7 +34,9 @@ def lines(total: dict[str, float]) -> list[str]:
     shares = _lanes.useful(total)
     rows = [f"blends {total['blends'] / 1e6:.2f} M, reached without the opaque stop {total['reached'] / 1e6:.2f} M"]
     for shape, share in shares.items():
-        rows.append(f"vector {shape:>5}: {total[f'vectors {shape}'] / 1e6:6.3f} M vectors, {share:4.0%} of lanes useful")
+        rows.append(
+            f"vector {shape:>5}: {total[f'vectors {shape}'] / 1e6:6.3f} M vectors, {share:4.0%} of lanes useful"
+        )
     for side in _lanes.TILES:
         pairs, whole, stopped = (total[f"{name} {side}"] / 1e6 for name in ("pairs", "evaluations", "stopped"))
         rows.append(f"tile {side:>2}: {pairs:7.3f} M pairs, {whole:7.2f} M evaluations, {stopped:7.2f} M with the stop")

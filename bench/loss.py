@@ -11,7 +11,9 @@ from anchorfield.renderer.losses import photometric
 from bench import _table
 from bench._operations import FLOAT, Operation, Stages
 
-LANES = 5 * 2 * 11 + 3 * 2 * 11 + 30  # of one pixel's channel: five windowed moments, three windowed gradients, the rest
+LANES = (
+    5 * 2 * 11 + 3 * 2 * 11 + 30
+)  # of one pixel's channel: five windowed moments, three windowed gradients, the rest
 
 
 def operations(stages: Stages) -> Iterator[Operation]:

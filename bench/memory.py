@@ -1,6 +1,6 @@
 """The most memory that training takes, in a process of its own, and what a Gaussian adds to it.
 
-    python -m bench.memory [--gaussians N ...] [--size WxH]
+python -m bench.memory [--gaussians N ...] [--size WxH]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How a training step grows with the Gaussians and shrinks with the threads.
 
-    python -m bench.scaling [--gaussians N ...] [--threads T ...] [--size WxH]
+python -m bench.scaling [--gaussians N ...] [--threads T ...] [--size WxH]
 """
 
 from __future__ import annotations

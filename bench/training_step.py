@@ -36,7 +36,7 @@ STANDSTILL = 1e-12  # learning rate: the scene that is measured stays the same
 
 def operations(stages: Stages) -> Iterator[Operation]:
     """One step of `gaussian_splatting` with its default strategy."""
-    parts = tuple(part for group in GROUPS for part in group.operations(stages))  # type: ignore[attr-defined]
+    parts = tuple(part for group in GROUPS for part in group.operations(stages))
     generator = steps(stages)
     yield Operation("training step", lambda: next(generator), evaluations=stages.evaluations, parts=parts)
 
