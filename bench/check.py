@@ -26,6 +26,7 @@ BASELINE = Path(__file__).parent / "baseline.json"
 SCENES = ((30_000, 270, 480), (100_000, 540, 960))
 MEMORY = (50_000, 300_000)  # Gaussians between which the memory of one is measured
 TOLERANCE, DEVIATIONS = 0.25, 4.0  # a regression is slower by more than both
+MOST_TOLERANCE = 0.6  # however noisy the machine is
 MEMORY_TOLERANCE = 0.10
 TRIES = 3  # a suspect is measured again: what others do to the machine rarely lasts
 NOT_CHECKED = {"image"}  # its parts and its gradients are
@@ -36,7 +37,7 @@ Entry = Mapping[str, float]  # "ratio" and "deviation", or "bytes"
 def allowed(base: Entry, now: Entry) -> float:
     """The greatest ratio that is no regression, by the spread of both measurements' rounds."""
     spread = math.hypot(base["deviation"], now["deviation"])
-    return base["ratio"] * (1 + max(TOLERANCE, DEVIATIONS * spread))
+    return base["ratio"] * (1 + min(max(TOLERANCE, DEVIATIONS * spread), MOST_TOLERANCE))
 
 
 def regressions(baseline: Mapping[str, Entry], found: Mapping[str, Entry]) -> list[str]:
