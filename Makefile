@@ -32,6 +32,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p anchorfield
+	$(BIN)/mypy bench
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 format: setup
