@@ -10,14 +10,14 @@ NO_VENV := $(PYTHON) cannot make virtual environments; on Debian or Ubuntu: apt 
 NO_HEADERS := the headers of $(PYTHON) are missing; on Debian or Ubuntu: apt install python3-dev
 NO_COMPILER := a C++20 compiler is needed; on Debian or Ubuntu: apt install g++
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format bench bench-check bench-baseline clean
 
 help:
 	@echo "make demo    train the sample capture, write splat.ply and report.html"
 	@echo "make test    run the tests"
 	@echo "make setup   only install into .venv; the others do this first"
 	@echo "make lint    check format, style and types; 'make format' mends the format"
-	@echo "make bench   run the benchmarks"
+	@echo "make bench   run the benchmarks; 'make bench-check' compares with the baseline, 'make bench-baseline' sets it"
 	@echo "make clean   remove what was built (not .venv, not runs/)"
 
 setup: .venv/installed
@@ -32,6 +32,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p anchorfield
+	$(BIN)/mypy bench
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 format: setup
@@ -40,7 +41,17 @@ format: setup
 	$(BIN)/clang-format -i $(CPP)
 
 bench: setup
-	@for file in $(filter-out bench/_%,$(wildcard bench/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	$(BIN)/python -m bench
+	$(BIN)/python -m bench.scaling
+	$(BIN)/python -m bench.layouts
+
+bench-check: setup
+	$(BIN)/python -m bench.check
+
+# For every instruction set that this processor runs.
+bench-baseline: setup
+	for set in $$($(BIN)/python -c 'from anchorfield.cuda_ext import native; print(*native.instruction_sets())'); do \
+	  $(BIN)/python -m bench.check --update --instruction-set $$set || exit 1; done
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .venv/installed

@@ -93,6 +93,7 @@ def _train(arguments: list[str]) -> int:
             downscale=options.downscale,
             split=options.split,
             background=colour(options.background),
+            backend=options.backend,
             out=options.out,
             resume=options.resume,
             base=base,
@@ -115,13 +116,15 @@ def _eval(arguments: list[str]) -> int:
     run = _open(options.run, options.checkpoint)
     from anchorfield.app import files
     from anchorfield.app.evaluation import evaluate
+    from anchorfield.renderer import backends
 
-    result = evaluate(run, lpips_weights=options.lpips_weights)
     written = []
-    if options.report:
-        from anchorfield.app.report import write_report
+    with backends.using(options.backend):
+        result = evaluate(run, lpips_weights=options.lpips_weights)
+        if options.report:
+            from anchorfield.app.report import write_report
 
-        written.append(f"report: {write_report(run, result)}")
+            written.append(f"report: {write_report(run, result)}")
     if options.json:
         print(json.dumps(files.strict(result.to_json())))
         return DONE
@@ -145,6 +148,7 @@ def _render(arguments: list[str]) -> int:
         return _fail("render needs one of --view NAME, --test, --orbit N, --path FILE", USAGE)
     run = _open(options.run, options.checkpoint)
     from anchorfield.app import pictures
+    from anchorfield.renderer import backends
 
     name, cameras, fps = _cameras(run, options)
     if options.width is not None:
@@ -154,7 +158,8 @@ def _render(arguments: list[str]) -> int:
             (label, c.resized(options.width, max(1, round(c.height * options.width / c.width)))) for label, c in cameras
         ]
     out = options.out or run.path / "renders" / name
-    written = pictures.write(run, cameras, out, options.fps or fps)
+    with backends.using(options.backend):
+        written = pictures.write(run, cameras, out, options.fps or fps)
     if options.json:
         print(json.dumps({"files": [str(path) for path in written], "frames": len(cameras)}))
     else:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from anchorfield.app import files
 from anchorfield.methods import HasGaussians, Model
+from anchorfield.renderer import backends
 from anchorfield.renderer.errors import DataError, MissingBackend
 from anchorfield.renderer.metrics import psnr, ssim
 from anchorfield.scenes.scene import Scene
@@ -140,6 +141,7 @@ def _summary(run: Run, scores: list[ViewScore], seconds: float) -> dict[str, Any
             "test": [run.scene.views[i].name for i in run.scene.test],
         },
         "background": list(run.scene.background),
+        "backend": backends.current(),
         "render_ms": statistics.median(score.render_ms for score in scores),
         "eval_seconds": seconds,
         "protocol": PROTOCOL,

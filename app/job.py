@@ -12,6 +12,7 @@ from anchorfield import methods
 from anchorfield.app import files
 from anchorfield.app import settings as flat
 from anchorfield.methods import Method
+from anchorfield.renderer.backends import GSPLAT, NATIVE
 from anchorfield.renderer.errors import DataError, UsageError
 
 FORMAT = 1
@@ -33,6 +34,7 @@ class Job:
     downscale: int = 1
     split: str = "auto"
     background: Colour | None = None  # None: as the capture's reader chooses
+    backend: str = NATIVE  # who renders, resolved: never "auto"
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
@@ -41,6 +43,8 @@ class Job:
             raise UsageError(f"--steps must be at least 1, got {self.steps}")
         if self.minutes is not None and not (self.minutes > 0 and math.isfinite(self.minutes)):
             raise UsageError(f"--minutes must be a positive number, got {self.minutes}")
+        if self.backend not in (NATIVE, GSPLAT):
+            raise UsageError(f"backend: expected {NATIVE} or {GSPLAT}, got '{self.backend}'")
         if self.downscale < 1:
             raise UsageError(f"--downscale must be at least 1, got {self.downscale}")
 
@@ -100,4 +104,5 @@ def _from_json(content: dict[str, Any], where: str) -> Job:
         downscale=int(content["downscale"]),
         split=content["split"],
         background=None if background is None else (float(background[0]), float(background[1]), float(background[2])),
+        backend=str(content.get("backend", NATIVE)),
     )

@@ -43,6 +43,10 @@ class Train:
     """Continue the run in RUN_DIR from its newest checkpoint; steps or minutes may grow."""
     config: Annotated[Path | None, _option("FILE")] = None
     """Take everything that is not given from a run's config.json."""
+    backend: Annotated[Literal["auto", "native", "gsplat"] | None, _option("auto|native|gsplat", "(default: auto)")] = (
+        None
+    )
+    """Who renders: our kernels (auto, native) or gsplat on CUDA."""
     save_every: Annotated[float, _option("SECONDS", "(default: 60)")] = 60.0
     """Time between two checkpoints."""
     json: Flag = False
@@ -57,6 +61,8 @@ class Eval:
     """Folder of the run."""
     checkpoint: Which = "last"
     """Which checkpoint."""
+    backend: Literal["auto", "native", "gsplat"] = "auto"
+    """Who renders: our kernels (auto, native) or gsplat on CUDA."""
     lpips_weights: Annotated[Path | None, _option("FILE")] = None
     """Weights of lpips.LPIPS (safetensors) to compute LPIPS with."""
     report: Flag = False
@@ -81,6 +87,8 @@ class Render:
     """Camera keyframes (JSON; the format is in the documentation)."""
     out: Annotated[Path | None, _option("FILE|DIR", "(default: in RUN_DIR/renders)", "-o")] = None
     """By ending: .png, .jpg, .webp, .mp4, or a folder."""
+    backend: Literal["auto", "native", "gsplat"] = "auto"
+    """Who renders: our kernels (auto, native) or gsplat on CUDA."""
     width: Annotated[int | None, _option("PIXELS")] = None
     """Width of the pictures instead of the training images'."""
     fps: Annotated[float | None, _option("F", "(default: 30, or the path's own)")] = None

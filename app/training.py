@@ -26,6 +26,7 @@ from anchorfield.app.journal import Journal, Show, plain_lines
 from anchorfield.app.run import CHECKPOINTS, CONFIG, STATUS, Run, check_belongs, open_scene
 from anchorfield.app.wish import Wish
 from anchorfield.methods import Fit, HasPlan, Method
+from anchorfield.renderer import backends
 from anchorfield.renderer.errors import AnchorfieldError, DataError, UsageError
 from anchorfield.scenes.scene import Scene
 
@@ -57,6 +58,7 @@ def train(
     downscale: int | None = None,
     split: str | None = None,
     background: tuple[float, float, float] | None = None,
+    backend: str | None = None,
     out: Path | str | None = None,
     resume: bool = False,
     base: Job | None = None,
@@ -81,6 +83,7 @@ def train(
         downscale=scene.downscale if scene else downscale,
         split=split,
         background=scene.background if scene else background,
+        backend=backend,
     )
     machine.single_torch_thread()
     previous = _previous(out, resume)
@@ -88,7 +91,7 @@ def train(
     folder = Path(out) if out is not None else default_folder(asked)
     _refuse_existing(folder, resume)
     files.output_folder(folder)
-    with locked(folder):
+    with locked(folder), backends.using(asked.backend):
         loaded = scene or _loaded(asked, folder)
         journal = Journal(folder, show or plain_lines())
         try:

@@ -12,6 +12,7 @@ from anchorfield.app import job
 from anchorfield.app import settings as flat
 from anchorfield.app.job import Colour, Job
 from anchorfield.methods import Method
+from anchorfield.renderer.backends import AUTO, resolved
 from anchorfield.renderer.errors import DataError, UsageError
 
 
@@ -28,6 +29,7 @@ class Wish:
     downscale: int | None
     split: str | None
     background: Colour | None
+    backend: str | None = None
 
     def fresh(self, base: Job | None) -> Job:
         """The job with the caller's wishes over those of `base` over the defaults."""
@@ -46,6 +48,7 @@ class Wish:
             downscale=_first(self.downscale, base.downscale if base else None, 1),
             split=_first(self.split, base.split if base else None, "auto"),
             background=_first(self.background, base.background if base else None, None),
+            backend=resolved(_first(self.backend, base.backend if base else None, AUTO)),
         )
 
     def resumed(self, previous: Job) -> Job:

@@ -1,35 +1,73 @@
-"""Time of a training step on a trained scene, beside the multiply-add rate that the machine reaches in the same run.
+"""A step of training as `anchorfield train` runs it past the coarse phase: image, loss, gradients, statistics, Adam.
 
-    python bench/training_step.py CAPTURE [--gaussians N] [--steps N] [--downscale K ...]
+Run as a program it trains a capture first (the bundled one where none is given) and measures on the result:
 
-Trains `gaussian_splatting` on CAPTURE at the first of the sizes, then times steps of that scene at every size: image,
-forward, loss, backward, statistics and Adam, as `anchorfield train` runs them past the coarse phase. Milliseconds are
-medians with the 10th and 90th percentile; "scaled" is the median times R / 515, R the measured rate in GFLOP/s, which
-makes machines comparable. Without CAPTURE the sample capture is used.
+    python -m bench.training_step [CAPTURE] [--gaussians N] [--steps N] [--downscale K ...]
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import tempfile
-import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from anchorfield import methods
-from anchorfield.cuda_ext import native
 from anchorfield.methods import Method, State
+from anchorfield.renderer.types import Gaussians
 from anchorfield.scenes.load import load_scene
 from anchorfield.scenes.scene import Scene
 from anchorfield.scenes.triangulate import triangulated_points
+from bench import _table, adam, binning, compositing, langevin, loss, projection, spherical_harmonics
+from bench._machine import one_torch_thread
+from bench._operations import Operation, Stages
+from bench._scenes import Made, as_capture
+from bench.image import image
 
-REFERENCE_RATE = 515  # GFLOP/s of the machine that the scaled figures speak of
 SAMPLE = Path(__file__).parent.parent / "assets" / "sample"
+GROUPS = (projection, spherical_harmonics, binning, compositing, loss, adam, langevin)
+PROGRESS = 0.6  # of the budget: full size, all harmonics, the cap reached
+STANDSTILL = 1e-12  # learning rate: the scene that is measured stays the same
+
+
+def operations(stages: Stages) -> Iterator[Operation]:
+    """One step of `gaussian_splatting` with its default strategy."""
+    parts = tuple(part for group in GROUPS for part in group.operations(stages))
+    generator = steps(stages)
+    yield Operation("training step", lambda: next(generator), evaluations=stages.evaluations, parts=parts)
+
+
+def steps(stages: Stages) -> Iterator[object]:
+    """Endless steps at one progress on one photograph that change nothing that matters."""
+    gaussians = stages.made.gaussians
+    with torch.no_grad():
+        photo = image(stages)
+    photo += 0.05 * torch.randn(photo.shape, generator=torch.Generator().manual_seed(0))
+    method = methods.load("gaussian_splatting")(cap=len(gaussians))  # type: ignore[call-arg]
+    still = {field.name: STANDSTILL for field in dataclasses.fields(method.rates)}  # type: ignore[attr-defined]
+    method = dataclasses.replace(method, rates=dataclasses.replace(method.rates, **still))  # type: ignore[type-var, attr-defined]
+    for fit in method.fit(as_capture(stages.made, photo), _state(gaussians, len(gaussians))):
+        fit.progress = PROGRESS
+        yield fit
+
+
+def _state(gaussians: Gaussians, cap: int) -> State:
+    """A checkpoint with these Gaussians and moments of zero."""
+    names = ("means", "log_scales", "quats", "logit_opacities", "sh")
+    model = {name: getattr(gaussians, name).detach() for name in names}
+    moments = {name: {"1": torch.zeros_like(value), "2": torch.zeros_like(value)} for name, value in model.items()}
+    return {
+        "model": {**model, "background": torch.zeros(3)},
+        "optimiser": {"count": 1000, "moments": moments},
+        "random": torch.Generator().manual_seed(0).get_state(),
+        "step": 1,
+        "progress": PROGRESS,
+        "memory": {"cap": cap, "extent": 1.0},
+    }
 
 
 def with_points(scene: Scene) -> Scene:
@@ -47,17 +85,15 @@ def trained(method: Method, scene: Scene, steps: int) -> State:
     return fit.state()
 
 
-def step_times(method: Method, scene: Scene, state: State, count: int = 100) -> np.ndarray:
-    """Milliseconds of `count` steps at 60 % of the budget, after every photograph has been decoded once."""
-    for index in scene.train:
-        scene.photo(index)
-    times = []
-    generator = method.fit(scene, {**state, "progress": 0.6})
-    for _ in range(count + 5):
-        begin = time.perf_counter()
-        next(generator).progress = 0.6
-        times.append(1000 * (time.perf_counter() - begin))
-    return np.array(times[5:])
+def trained_scenes(capture: Path, gaussians: int, steps: int, downscales: list[int]) -> list[Made]:
+    """A capture trained at the first of the sizes, seen by its first held-out camera at each."""
+    method = methods.load("gaussian_splatting")(cap=gaussians)  # type: ignore[call-arg]
+    scene = with_points(load_scene(capture, downscale=downscales[0]))
+    model = trained(method, scene, steps)["model"]
+    names = ("means", "log_scales", "quats", "logit_opacities", "sh")
+    found = Gaussians(**{name: model[name].detach().clone() for name in names})
+    captures = [load_scene(capture, downscale=downscale) for downscale in downscales]
+    return [Made(found, c.views[(c.test or c.train)[0]].camera) for c in captures]
 
 
 def main() -> None:
@@ -67,23 +103,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--downscale", type=int, nargs="+", default=[2, 1])
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    native.keep_freed_memory()
-    method = methods.load("gaussian_splatting")(cap=arguments.gaussians)  # type: ignore[call-arg]
-    scene = with_points(load_scene(arguments.capture, downscale=arguments.downscale[0]))
-    state = trained(method, scene, arguments.steps)
-    print(f"{native.instruction_set()}, {native.threads()} threads, load {os.getloadavg()[0]:.1f}")
-    for downscale in arguments.downscale:
-        scene = load_scene(arguments.capture, downscale=downscale)
-        before = native.fma_rate() / 1e9
-        times = step_times(method, scene, state)
-        rate = (before + native.fma_rate() / 1e9) / 2
-        camera = scene.views[0].camera
-        low, median, high = np.percentile(times, [10, 50, 90])
-        print(
-            f"{camera.width}x{camera.height}, {len(state['model']['means']):,} Gaussians: {median:.1f} ms "
-            f"({low:.1f} to {high:.1f}), scaled {median * rate / REFERENCE_RATE:.1f} ms, R = {rate:.0f} GFLOP/s"
-        )
+    one_torch_thread()
+    scenes = trained_scenes(arguments.capture, arguments.gaussians, arguments.steps, arguments.downscale)
+    _table.show([operations], [(f"trained {arguments.capture.name}", made) for made in scenes])
 
 
 if __name__ == "__main__":

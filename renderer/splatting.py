@@ -11,6 +11,7 @@ from anchorfield.cuda_ext.binning import bin_tiles
 from anchorfield.cuda_ext.compositing import composite
 from anchorfield.cuda_ext.projection import project
 from anchorfield.cuda_ext.spherical_harmonics import spherical_harmonics
+from anchorfield.renderer import _gsplat, backends
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.types import Frame, Gaussians
 
@@ -47,8 +48,10 @@ def splat(
     """Render `gaussians` over `background`; differentiable in them, in the pose and in the background.
 
     `sh_degree` limits the harmonics; without `depth` a quarter of the blending is saved. The gradient of
-    `absgrad_probe` is the sum over pixels of |dL/dmeans2d|.
+    `absgrad_probe` is the sum over pixels of |dL/dmeans2d|. Who renders is chosen in `renderer.backends`.
     """
+    if backends.current() == backends.GSPLAT:
+        return _through_gsplat(gaussians, camera, background, sh_degree, depth, absgrad_probe)
     projected = project(
         gaussians.means,
         gaussians.quats,
@@ -87,3 +90,26 @@ def splat(
     expected = image[..., 3] / alpha.clamp_min(1e-6) if depth else None
     rgb = image[..., :3] if depth else image  # a slice's gradient costs a copy of the image
     return Splats(rgb, alpha, expected, projected.means2d, visible)
+
+
+def _through_gsplat(
+    gaussians: Gaussians,
+    camera: Camera,
+    background: Tensor,
+    sh_degree: int | None,
+    depth: bool,
+    absgrad_probe: Tensor | None,
+) -> Splats:
+    """`splat` by gsplat's kernels."""
+    image, alpha, means2d, visible = _gsplat.rendered(
+        gaussians,
+        camera,
+        torch.cat([background, background.new_zeros(1)]) if depth else background,
+        near=NEAR,
+        dilation=MIP_DILATION if gaussians.antialiased else DILATION,
+        degree=gaussians.sh_degree if sh_degree is None else sh_degree,
+        depth=depth,
+        absgrad_probe=absgrad_probe,
+    )
+    expected = image[..., 3] / alpha.clamp_min(1e-6) if depth else None
+    return Splats(image[..., :3], alpha, expected, means2d, visible)
