@@ -28,7 +28,7 @@ EVERY = 100  # steps between two changes
 class Mcmc:
     """Relocation and noise (Kheradmand et al. 2024): the count is planned, dead Gaussians move to where opacity is."""
 
-    opacity_weight: float = 0.01
+    opacity_weight: float = 0.002
     """Weight of the mean opacity in the loss; lets unneeded Gaussians die."""
     scale_weight: float = 0.01
     """Weight of the mean scale in the loss."""
