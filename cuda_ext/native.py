@@ -36,7 +36,7 @@ def set_threads(count: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let the process keep up to 256 MiB of freed memory for the next step; about 7 % of a step at 540x960."""
+    """Let the process keep up to 1 GiB of freed memory for the next step; about 7 % of a step at 540x960."""
     _kernels.keep_freed_memory()
 
 

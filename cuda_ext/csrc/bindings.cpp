@@ -236,11 +236,11 @@ template <class S> void bind(nb::module_& m) {
 }
 
 // Images and gradients of megabytes come and go in every step. glibc would give each back to the system and pay for its
-// pages again; below 32 MiB (the most it allows) they now stay in the heap, of which 256 MiB may lie free.
+// pages again, which costs more than the kernels that fill them; now they come from the heap, of which 1 GiB may lie free.
 static void keep_freed_memory() {
 #ifdef __GLIBC__
-    mallopt(M_MMAP_THRESHOLD, 32 << 20);
-    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
 }
 

@@ -15,7 +15,6 @@ struct RandomWords {
 // Philox4x32-10.
 AF_HD RandomWords philox(RandomWords counter, uint32_t key0, uint32_t key1) {
     RandomWords w = counter;
-#pragma GCC unroll 10
     for (int round = 0; round < 10; ++round) {
         const uint64_t p = uint64_t(0xD2511F53u) * w.a, q = uint64_t(0xCD9E8D57u) * w.c;
         w = {uint32_t(q >> 32) ^ w.b ^ key0, uint32_t(q), uint32_t(p >> 32) ^ w.d ^ key1, uint32_t(p)};
