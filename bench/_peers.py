@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from bench import _peer_gsplat, image
 from bench._operations import Stages
 
 PEERS = (_peer_gsplat,)  # each has NAME, INSTALL, problem(), version(), image(...), gradients(...)
+QUICK, REPEATS = 2.0, 3  # seconds of a run that is repeated, and how often it runs
 AGREES = 45.0  # dB between a peer's image and ours, from which they show the same
 
 
@@ -34,7 +34,7 @@ def missing() -> list[str]:
     return [f"{peer.NAME}: {peer.problem()}" for peer in PEERS if peer.problem()]
 
 
-def measured(stages: Stages, repeats: int = 2) -> Iterator[Beside | str]:
+def measured(stages: Stages) -> Iterator[Beside | str]:
     """Every peer that is installed on a scene, or why its time says nothing."""
     for peer in PEERS:
         if peer.problem():
@@ -47,20 +47,22 @@ def measured(stages: Stages, repeats: int = 2) -> Iterator[Beside | str]:
             yield f"{name}: not timed, its image agrees with ours to {likeness:.1f} dB only"
             continue
         times = [
-            _milliseconds(partial(peer.image, stages.made.gaussians, stages.camera), repeats),
-            _milliseconds(partial(peer.gradients, stages.gaussians, stages.camera, image.upstream(stages)), repeats),
+            _milliseconds(partial(peer.image, stages.made.gaussians, stages.camera)),
+            _milliseconds(partial(peer.gradients, stages.gaussians, stages.camera, image.upstream(stages))),
         ]
         yield Beside(name, likeness, *times)
 
 
-def _milliseconds(run: Callable[[], object], repeats: int) -> float:
-    """The faster of one and all threads of torch, which may lose more by waiting for each other than they gain."""
-    before, medians = torch.get_num_threads(), []
+def _milliseconds(run: Callable[[], object]) -> float:
+    """The best of a few runs, with one and with all threads of torch, which may wait for each other more than gain."""
+    before, times = torch.get_num_threads(), []
     for threads in {1, native.threads()}:
         torch.set_num_threads(threads)
-        medians.append(statistics.median(_seconds(run) for _ in range(repeats)))
+        times.append(_seconds(run))
+        if times[-1] < QUICK:
+            times += [_seconds(run) for _ in range(REPEATS - 1)]
     torch.set_num_threads(before)
-    return 1e3 * min(medians)
+    return 1e3 * min(times)
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -22,7 +22,7 @@ def by_threads(count: int, size: tuple[int, int], threads: list[int]) -> list[st
     usual = native.threads()
     for number in threads:
         native.set_threads(number)
-        row = _table.measured([training_step.operations], scene, 3, 0.5)[0]
+        row = _table.measured([training_step.alone], scene, 3, 0.5)[0]
         single = single or row.ms * number
         lines.append(f"{number:>3} threads {row.ms:9.1f} ms, {single / row.ms:.2f} times one thread's rate")
     native.set_threads(usual)
@@ -33,9 +33,9 @@ def by_count(count: int, size: tuple[int, int]) -> str:
     """A line for one number of Gaussians, with the memory of a process of its own."""
     if not memory.fits(count, *size):
         return f"{count:>10,}: skipped, it may not fit into the free memory"
-    row = _table.measured([training_step.operations], made(count, *size), 3, 0.3)[0]
+    row = _table.measured([training_step.alone], made(count, *size), 3, 0.3)[0]
     peak = memory.peak(count, *size)
-    return f"{count:>10,} {row.ms:9.1f} ms, {row.ratio:4.1f} times the floor, peak {peak / 1e6:,.0f} MB"
+    return f"{count:>10,} {row.ms:9.1f} ms, {1e6 * row.ms / count:7.0f} ns a Gaussian, peak {peak / 1e6:,.0f} MB"
 
 
 def main() -> None:

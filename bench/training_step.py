@@ -41,6 +41,12 @@ def operations(stages: Stages) -> Iterator[Operation]:
     yield Operation("training step", lambda: next(generator), evaluations=stages.evaluations, parts=parts)
 
 
+def alone(stages: Stages) -> Iterator[Operation]:
+    """The step without its parts and their floors, whose own scenes would take more memory than the step."""
+    generator = steps(stages)
+    yield Operation("training step", lambda: next(generator))
+
+
 def steps(stages: Stages) -> Iterator[object]:
     """Endless steps at one progress on one photograph that change nothing that matters."""
     gaussians = stages.made.gaussians
