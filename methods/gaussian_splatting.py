@@ -166,9 +166,9 @@ class GaussianSplatting:
     def _target(self, scene: Scene, index: int, progress: float) -> tuple[Camera, Tensor, Tensor | None]:
         """Camera, photograph and mask of a view at the size that the progress asks for."""
         view = scene.views[index]
-        photo = scene.photo(index)
-        mask = view.load_mask() if view.load_mask else None
         factor = reduction(progress, self.coarse, min(view.camera.width, view.camera.height))
+        photo = scene.photo(index, factor)
+        mask = view.load_mask() if view.load_mask else None
         if factor == 1:
             return view.camera, photo, mask
         camera = replace(
@@ -178,7 +178,6 @@ class GaussianSplatting:
             cx=view.camera.cx / factor,
             cy=view.camera.cy / factor,
         )
-        photo = functional.avg_pool2d(photo.permute(2, 0, 1), factor).permute(1, 2, 0).contiguous()
         if mask is not None:  # a reduced pixel counts where all of its pixels do
             mask = functional.avg_pool2d(mask[None].float(), factor)[0] == 1
         return camera, photo, mask

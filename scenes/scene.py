@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anchorfield.cuda_ext.pixels import colours_of_pixels
 from anchorfield.renderer.cameras import Camera
 
 
@@ -52,10 +54,11 @@ class Scene:
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)  # behind transparent pixels, in renders and ground truth
     warnings: tuple[str, ...] = field(default=())
 
-    def photo(self, index: int) -> Tensor:
-        """View `index`'s photograph, float32 [H, W, 3] in [0, 1], over the scene's background where it has alpha."""
-        pixels = self.views[index].load().float().div_(255)
-        if pixels.shape[-1] == 3:
-            return pixels
-        rgb, alpha = pixels[..., :3], pixels[..., 3:]
-        return rgb * alpha + pixels.new_tensor(self.background) * (1 - alpha)
+    def photo(self, index: int, reduction: int = 1) -> Tensor:
+        """View `index`'s photograph, float32 [H, W, 3] in [0, 1], over the scene's background where it has alpha.
+
+        With a reduction r, [H // r, W // r, 3], the means of r x r pixels.
+        """
+        return colours_of_pixels(
+            self.views[index].load(), torch.tensor(self.background, dtype=torch.float32), reduction
+        )

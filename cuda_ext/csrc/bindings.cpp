@@ -249,6 +249,13 @@ NB_MODULE(_kernels, m) {
     bind<float>(m);
     bind<double>(m);
     m.def(
+        "colours_of_pixels",
+        [](In<uint8_t> pixels, In<float> background, int reduction, Out<float> colours) {
+            kernels<float>().colours_of_pixels(pixels.data(), int(pixels.shape(1)), int(pixels.shape(0)),
+                                               int(pixels.shape(2)), reduction, background.data(), colours.data());
+        },
+        nb::call_guard<nb::gil_scoped_release>());
+    m.def(
         "fma_rate", [](int64_t rounds) { return kernels<float>().fma_rate(rounds); },
         nb::call_guard<nb::gil_scoped_release>());
     m.def("trail_size", &trail_size);

@@ -25,6 +25,7 @@
 #include "cpu/ssim.inc"
 #include "cpu/adam.inc"
 #include "cpu/langevin.inc"
+#include "cpu/pixels.inc"
 #include "cpu/ceiling.inc"
 
 namespace anchorfield::AF_ISA {
@@ -44,6 +45,7 @@ template <class S> constexpr Kernels<S> table() {
             &perturb_means<S>,
             &mean_activations<S>,
             &mean_activations_backward<S>,
+            &colours_of_pixels<S>,
             &fma_rate<S>};
 }
 

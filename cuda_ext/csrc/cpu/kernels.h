@@ -75,6 +75,8 @@ template <class S> struct Kernels {
     void (*mean_activations)(const S* log_scales, const S* logits, int64_t count, S* mean_scale, S* mean_opacity);
     void (*mean_activations_backward)(const S* log_scales, const S* logits, int64_t count, const S* v_mean_scale,
                                       const S* v_mean_opacity, S* v_log_scales, S* v_logits);
+    void (*colours_of_pixels)(const uint8_t* pixels, int width, int height, int channels, int factor,
+                              const S* background, S* colours);
     double (*fma_rate)(int64_t rounds);
 };
 
