@@ -7,24 +7,30 @@ anything that depends on how a device really schedules or rounds.
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from cuda_on_cpu import on_the_cpu, stand_in
+from test_ops import OPS, Outputs, cast, evaluate_kernel, references
 
 from anchorfield.cuda_ext import cuda
 from anchorfield.cuda_ext.binning import Bins, bin_tiles
 from anchorfield.cuda_ext.compositing import contributions
 from anchorfield.cuda_ext.projection import Projected, project
+from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.losses import photometric
-from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.splatting import splat
 from anchorfield.renderer.types import Gaussians
-from cuda_on_cpu import on_the_cpu, stand_in
 from reference.made_scenes import generator, uniform
 from reference.tolerance import assert_as_good_as_plain, relative_error
-from test_ops import OPS, Outputs, cast, evaluate_kernel, references
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 EACH_CASE = pytest.mark.parametrize(("name", "case"), [(name, case) for name, op in OPS.items() for case in op.cases])
@@ -134,7 +140,7 @@ EACH_MADE = pytest.mark.parametrize("made", MADE.values(), ids=MADE)
 def flattened(made: Made) -> Projected:
     """The scene's Gaussians on the image, by the CPU kernels."""
     g, c = made.gaussians(), made.camera()
-    shape: dict[str, Any] = dict(fx=c.fx, fy=c.fy, cx=c.cx, cy=c.cy, width=c.width, height=c.height)
+    shape: dict[str, Any] = {"fx": c.fx, "fy": c.fy, "cx": c.cx, "cy": c.cy, "width": c.width, "height": c.height}
     opacities, scales = g.logit_opacities.sigmoid(), g.log_scales.exp()
     return project(g.means, g.quats, scales, opacities, c.world_to_camera, **shape, antialiased=made.antialiased)
 
@@ -260,3 +266,26 @@ def test_every_operation_has_a_cuda_implementation() -> None:
         name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names() if "anchorfield" in name
     }
     assert {op._opoverload._schema.name.removeprefix("anchorfield::") for op in cuda.IMPLEMENTATIONS} == defined
+
+
+# --------------------------------------------------------------------------------------------------------- bench/gpu
+GPU_BENCHMARK = Path(__file__).parent.parent / "bench" / "gpu"
+
+
+def test_the_benchmark_says_why_it_cannot_run() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    done = subprocess.run([sys.executable, str(GPU_BENCHMARK)], capture_output=True, text=True)
+    assert done.returncode == 5
+    assert re.search(r"no CUDA (kernels|device)", done.stderr)
+
+
+def test_the_benchmark_runs() -> None:
+    """On the stand-in, where its times mean nothing but its errors do."""
+    benchmark = runpy.run_path(str(GPU_BENCHMARK / "__main__.py"))
+    with on_the_cpu():
+        found = benchmark["report"](torch.device("cpu"), 150, 40, 36, 1, 4096)
+    assert len(benchmark["table"](json.loads(json.dumps(found))).splitlines()) == 2 + len(found["rows"])
+    names = {row["name"] for row in found["rows"]}
+    assert {"composite", "composite, backward", "bin_tiles", "training step"} <= names
+    assert all(row["error"] is None or row["error"] < 1e-4 for row in found["rows"])
