@@ -25,7 +25,7 @@ from anchorfield.cuda_ext import (
 )
 
 _native: Any = getattr(_kernels, "cuda", None)  # None where the build carries no CUDA kernels
-_HEADROOM = 1.25  # room for visible Gaussians and pairs, over what was last needed
+_HEADROOM = 1.25  # room for visible Gaussians and pairs, over what was needed
 _rooms: dict[torch.device, tuple[int, int]] = {}  # visible Gaussians and pairs to make room for
 
 
@@ -125,12 +125,17 @@ def colours_from_harmonics_backward(
 
 
 # ---------------------------------------------------------------------------------------------------------------- tiles
+def _room(needed: int, before: int) -> int:
+    """Room for the next call: views differ, so what was large shrinks slowly; CUB counts in 32 bits."""
+    return min(max(int(needed * _HEADROOM) + 1, int(before * 0.95)), 2**31 - 1)
+
+
 def bin_tiles(
     means2d: Tensor, conics: Tensor, depths: Tensor, opacities: Tensor, extents: Tensor, width: int, height: int
 ) -> tuple[Tensor, ...]:
     """The tensors of `binning.Bins`.
 
-    How long they are is known on the device only. So room is made for what the last call needed and a quarter more,
+    How long they are is known on the device only. So room is made for what recent calls needed and a quarter more,
     everything is queued, and then the host fetches the true numbers while the device sorts. Only where the room was too
     small, the work is queued again.
     """
@@ -150,7 +155,8 @@ def bin_tiles(
         visible, pairs = wait()
         if pairs >= 2**31:
             raise ValueError(f"bin_tiles: expected fewer than 2^31 pairs of Gaussian and tile, got {pairs}")
-        _rooms[device] = room_visible, room_pairs = int(visible * _HEADROOM) + 1, int(pairs * _HEADROOM) + 1
+        room_visible, room_pairs = (_room(*numbers) for numbers in ((visible, room[0]), (pairs, room[1])))
+        _rooms[device] = room_visible, room_pairs
         if visible <= room[0] and pairs <= room[1]:
             break
     gaussians, blocks, slots, tile_offsets, order, offsets = lists

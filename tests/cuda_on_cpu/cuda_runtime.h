@@ -130,6 +130,7 @@ template <class T> T __shfl_xor_sync(unsigned mask, T value, unsigned with, int 
 inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline int __ffs(unsigned bits) { return bits ? std::countr_zero(bits) + 1 : 0; }
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
+inline float __fdividef(float a, float b) { return a / b; }
 template <class T> T atomicAdd(T* place, T value) { return std::exchange(*place, *place + value); }
 
 // -------------------------------------------------------------------------------------------------------- host functions

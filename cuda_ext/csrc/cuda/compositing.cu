@@ -219,7 +219,7 @@ template <int C, bool Absolute> struct Gathered {
             }
             behind = fma(-w, shade, behind);
             // A capped alpha does not move.
-            const float e = alpha < float(kAlphaMax) ? alpha * fma(T, shade, -behind / (1.0f - alpha)) : 0.0f;
+            const float e = alpha < float(kAlphaMax) ? alpha * fma(T, shade, -__fdividef(behind, 1.0f - alpha)) : 0.0f;
             const float mx = e * dx, my = e * dy;
             record[0] += e, record[1] += mx, record[2] += my;
             record[3] = fma(mx, dx, record[3]), record[4] = fma(mx, dy, record[4]), record[5] = fma(my, dy, record[5]);
