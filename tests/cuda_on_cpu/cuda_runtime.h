@@ -1,8 +1,8 @@
 // CUDA on the CPU, for tests: what the sources in cuda_ext/csrc/cuda use of CUDA, so that a C++ compiler takes the very
 // same files. Every thread of a block is a fiber; a fiber runs until it waits for its warp or its block.
 //
-// It is strict where a device is lenient: warp functions need all lanes at the same line, a barrier needs all threads of
-// the block, shared memory holds NaN when a block begins. The order in which threads run can be turned round, which
+// It is strict where a device is lenient: warp functions need all lanes at the same line, a barrier needs all threads
+// of the block, shared memory holds NaN when a block begins. The order in which threads run can be turned round, which
 // changes results wherever a barrier is missing.
 #pragma once
 
@@ -97,7 +97,7 @@ inline unsigned lane() { return block.current % kWarpSize; }
 
 } // namespace cuda_on_cpu
 
-// ----------------------------------------------------------------------------------------------------- device functions
+// ---------------------------------------------------------------------------------------------------- device functions
 inline void __syncthreads(int line = __builtin_LINE()) { cuda_on_cpu::barrier(false, line); }
 inline int __syncthreads_or(int vote, int line = __builtin_LINE()) { return cuda_on_cpu::barrier(vote, line) != 0; }
 inline void __syncwarp(int line = __builtin_LINE()) { cuda_on_cpu::exchange(0xffffffffu, 0, line); }
@@ -133,7 +133,7 @@ inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(va
 inline float __fdividef(float a, float b) { return a / b; }
 template <class T> T atomicAdd(T* place, T value) { return std::exchange(*place, *place + value); }
 
-// -------------------------------------------------------------------------------------------------------- host functions
+// ------------------------------------------------------------------------------------------------------ host functions
 enum cudaError_t { cudaSuccess };
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;

@@ -14,13 +14,14 @@ constexpr double kTransmittanceMin = 1e-4;    // behind this nothing is added; (
 constexpr double kLog2E = 1.4426950408889634; // exp(x) = exp2(x log2 e)
 
 // A Gaussian as the inner loops read it. The quadratic form is kept with its square completed,
-// a dx^2 + 2 b dx dy + c dy^2 = a (dx + shear dy)^2 + across dy^2, which does not cancel for needles; a and across carry
-// the factor -log2(e) / 2.
+// a dx^2 + 2 b dx dy + c dy^2 = a (dx + shear dy)^2 + across dy^2, which does not cancel for needles; a and across
+// carry the factor -log2(e) / 2.
 template <class S> struct SplatForm {
     S x, y, a, shear, across, log2_opacity;
 };
 
-// a c - b^2 to two ulp, however much cancels (Kahan; Jeannerod, Louvet and Muller 2013); needs a true fused multiply-add.
+// a c - b^2 to two ulp, however much cancels (Kahan; Jeannerod, Louvet and Muller 2013); needs a true fused
+// multiply-add.
 template <class S> AF_HD S determinant(S a, S b, S c) {
     const S square = b * b, lost = std::fma(b, b, -square);
     return std::fma(a, c, -square) - lost;

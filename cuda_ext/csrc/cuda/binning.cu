@@ -1,9 +1,9 @@
-// Which Gaussians reach which 4x4 blocks of which tiles, front to back: one sort of the visible Gaussians by depth, pairs
-// emitted in that order, one stable sort of the pairs by tile. Keys of 16 bits halve the second sort's traffic wherever
-// there are fewer than 65,536 tiles.
+// Which Gaussians reach which 4x4 blocks of which tiles, front to back: one sort of the visible Gaussians by depth,
+// pairs emitted in that order, one stable sort of the pairs by tile. Keys of 16 bits halve the second sort's traffic
+// wherever there are fewer than 65,536 tiles.
 //
-// How many are visible and how many pairs they have is known on the device only. Sorts run over the room that the caller
-// guessed, with keys of all ones behind the real ones, so that the host need not know either.
+// How many are visible and how many pairs they have is known on the device only. Sorts run over the room that the
+// caller guessed, with keys of all ones behind the real ones, so that the host need not know either.
 #include "common/binning.h"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"

@@ -1,15 +1,16 @@
 // Front-to-back compositing, a block of threads for each tile, and its gradient, a lane for each Gaussian of a tile.
 //
 // A tile's pixels are numbered block by block (16 pixels of a 4x4 block side by side), so a warp holds two blocks and
-// passes over the Gaussians whose masks name neither. Pairs are taken in buckets of 32. Forward leaves every pixel's state
-// (T and colour) in front of every bucket, and at the end; backward gives each bucket to a warp, one Gaussian to a lane,
-// and pushes the pixels through the lanes: each hands on T and what lies behind it (Mallick et al. 2024, Taming 3DGS). So
-// buckets of one tile run side by side, and a Gaussian's gradient over a whole tile is summed in the registers of one lane.
+// passes over the Gaussians whose masks name neither. Pairs are taken in buckets of 32. Forward leaves every pixel's
+// state (T and colour) in front of every bucket, and at the end; backward gives each bucket to a warp, one Gaussian to
+// a lane, and pushes the pixels through the lanes: each hands on T and what lies behind it (Mallick et al. 2024, Taming
+// 3DGS). So buckets of one tile run side by side, and a Gaussian's gradient over a whole tile is summed in the
+// registers of one lane.
 //
 // As on the CPU, dL/dalpha = T s - S / (1 - alpha) with s = <dL/dcolour, feature> and S what lies behind. Here S is the
 // total minus what came before, which cancels: gradients are exact to some ten ulp of their norm, where walking back to
-// front would give two. Gradients of a pair are moments of e = alpha dL/dalpha over the offset, left at its slot and summed
-// for each Gaussian in a fixed order. No sum of floats is atomic: a step gives the same bits in every run.
+// front would give two. Gradients of a pair are moments of e = alpha dL/dalpha over the offset, left at its slot and
+// summed for each Gaussian in a fixed order. No sum of floats is atomic: a step gives the same bits in every run.
 #include "common/compositing.h"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
@@ -29,8 +30,8 @@ constexpr int kBackwardWarps = 4;
 template <int C> constexpr int kRoom = C > 0 ? C : 1;
 template <int C> constexpr int kState = (C + 1) * kPixels; // T and colour of every pixel
 
-// What a pair leaves for its Gaussian: moments of e, gradients of the features, and the absolute image gradient. Without
-// channels, its blend weight.
+// What a pair leaves for its Gaussian: moments of e, gradients of the features, and the absolute image gradient.
+// Without channels, its blend weight.
 template <int C, bool Absolute> constexpr int kRecord = C == 0 ? 1 : kMoments + C + (Absolute ? 2 : 0);
 
 // ---------------------------------------------------------------------------------------------------- where things are
@@ -293,8 +294,8 @@ __global__ void __launch_bounds__(kBackwardWarps* kWarp)
     for (int k = 0; k < kRecord<C, Absolute>; ++k) record[k] = own.record[k];
 }
 
-// Sums the records of this lane's Gaussian, `begin` to before `end`. Long runs are summed by the whole warp, so that one
-// huge Gaussian does not hold up the rest. All lanes must come.
+// Sums the records of this lane's Gaussian, `begin` to before `end`. Long runs are summed by the whole warp, so that
+// one huge Gaussian does not hold up the rest. All lanes must come.
 template <int R> __device__ void sum_records(const float* records, int32_t begin, int32_t end, float (&sums)[R]) {
     constexpr int kAlone = 32;
     const int lane = threadIdx.x % kWarp;

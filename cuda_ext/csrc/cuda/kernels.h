@@ -1,5 +1,5 @@
-// What the CUDA side offers: the operations of the CPU side on device arrays. Every function queues its work on a stream
-// and returns; none allocates, waits, or copies to the host. All arrays are dense, row-major and on one device.
+// What the CUDA side offers: the operations of the CPU side on device arrays. Every function queues its work on a
+// stream and returns; none allocates, waits, or copies to the host. All arrays are dense, row-major and on one device.
 #pragma once
 
 #include "common/adam.h"
@@ -30,8 +30,9 @@ void spherical_harmonics(const ShArrays<float>& in, float* colours, cudaStream_t
 void spherical_harmonics_backward(const ShArrays<float>& in, const float* colours, const float* v_colours, float* v_sh,
                                   float* v_means, float* v_centre, float* partial, cudaStream_t stream);
 
-// Binning has two parts, between which the caller can fetch `totals` while the device goes on. Arrays are as long as the
-// caller guesses that they must be, `room_visible` and `room_pairs`; what does not fit is left out, and `totals` tells.
+// Binning has two parts, between which the caller can fetch `totals` while the device goes on. Arrays are as long as
+// the caller guesses that they must be, `room_visible` and `room_pairs`; what does not fit is left out, and `totals`
+// tells.
 struct BinSizes {
     int64_t count, room_visible, room_pairs;
     int width, height;

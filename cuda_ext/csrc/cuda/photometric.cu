@@ -1,6 +1,7 @@
 // Mean SSIM and mean absolute difference of two images in one pass, and their gradient in another. A block has 16x16
-// pixels and takes the channels in turn; the window is separable, so moments are blurred along rows, then along columns.
-// Beyond the image all is zero.
+// pixels and takes the channels in turn; the window is separable, so moments are blurred along rows, then along
+// columns. Beyond the image all is zero. Two barriers a channel suffice: the halo is read before the second, the rows
+// before the next channel's first.
 #include "common/window.h"
 #include "cuda/kernels.h"
 #include "cuda/sums.h"
@@ -84,7 +85,6 @@ __global__ void __launch_bounds__(kThreads)
             sums[0] += s.value;
             sums[1] += fabsf(in.image[at] - in.target[at]);
         }
-        __syncthreads();
     }
     sum_over_block(sums, partial + 2 * int64_t(blockIdx.x));
 }
@@ -117,7 +117,6 @@ __global__ void __launch_bounds__(kThreads)
             const float side = x > t ? 1.0f : x < t ? -1.0f : 0.0f;
             v_image[at] = fma(v_ssim, structure, v_l1 * side);
         }
-        __syncthreads();
     }
 }
 

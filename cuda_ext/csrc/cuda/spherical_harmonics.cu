@@ -1,5 +1,5 @@
-// Colours of visible Gaussians, a thread for each. A warp first fetches its Gaussians' coefficients together, row by row,
-// because a thread that read its own row would touch memory in steps of 192 bytes.
+// Colours of visible Gaussians, a thread for each. A warp first fetches its Gaussians' coefficients together, row by
+// row, because a thread that read its own row would touch memory in steps of 192 bytes.
 #include "common/spherical_harmonics.h"
 #include "cuda/kernels.h"
 #include "cuda/sums.h"
@@ -50,7 +50,8 @@ __global__ void __launch_bounds__(kShThreads) spherical_harmonics_kernel(ShArray
     put(colours + 3 * i, colour);
 }
 
-// Turns this thread's row of coefficients into the row of their gradients and returns the mean's. Zero where not visible.
+// Turns this thread's row of coefficients into the row of their gradients and returns the mean's. Zero where not
+// visible.
 __device__ Vec3<float> row_backward(const ShArrays<float>& in, int64_t i, bool visible, const float* colours,
                                     const float* v_colours, float* row) {
     const int used = (in.degree + 1) * (in.degree + 1);
