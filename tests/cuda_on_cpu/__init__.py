@@ -42,6 +42,27 @@ def compiled() -> Any:
     return module
 
 
+GUARD = 256  # bytes of all ones on either side of every array that a kernel gets: NaN to those who read there
+
+
+def fenced(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """A copy of the tensor between two guards, and the whole of it, in bytes."""
+    size = tensor.numel() * tensor.element_size()
+    whole = torch.full((size + 2 * GUARD,), 255, dtype=torch.uint8)
+    inside = whole[GUARD : GUARD + size].view(tensor.dtype).view(tensor.shape)
+    return inside.copy_(tensor.detach()), whole
+
+
+def run_fenced(run: Callable[..., None], name: str, *arguments: Any) -> None:
+    """As `run`, on fenced copies: fails where a kernel writes beyond an array."""
+    copies = {k: fenced(a) for k, a in enumerate(arguments) if isinstance(a, Tensor)}
+    run(name, *[copies[k][0] if k in copies else a for k, a in enumerate(arguments)])
+    for k, (inside, whole) in copies.items():
+        intact = bool((whole[:GUARD] == 255).all() and (whole[-GUARD:] == 255).all())
+        assert intact, f"{name} writes beyond its argument {k}, {list(inside.shape)}"
+        arguments[k].detach().copy_(inside)
+
+
 class Redirected(TorchDispatchMode):
     """Sends the product's registered operations to the CUDA implementations, whatever the device."""
 
@@ -58,7 +79,7 @@ class Redirected(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def stand_in() -> Iterator[Any]:
+def stand_in() -> Iterator[None]:
     """The Python half of the CUDA side uses the stand-in, and memory is full of NaN until it is written."""
 
     def read_back(totals: Tensor) -> Callable[[], list[int]]:
@@ -69,12 +90,14 @@ def stand_in() -> Iterator[Any]:
         patch.setattr(cuda, "_queue", lambda device: contextlib.nullcontext(0))
         patch.setattr(cuda, "_read_back", read_back)
         patch.setattr(cuda, "_rooms", {})
+        patch.setattr(cuda, "_run", functools.partial(run_fenced, cuda._run))
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = True
         try:
-            yield compiled()
+            yield
         finally:
             torch.use_deterministic_algorithms(False)
+            compiled().turn_round(False)
 
 
 @contextlib.contextmanager
