@@ -42,23 +42,25 @@ def compiled() -> Any:
     return module
 
 
-GUARD = 256  # bytes of all ones on either side of every array that a kernel gets: NaN to those who read there
+GUARD = 256  # bytes on either side of every array that a kernel gets
+SIGNALLING = 0x7FA00000  # what they hold: NaN to those who read there, and another NaN once it has been added to
 
 
-def fenced(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """A copy of the tensor between two guards, and the whole of it, in bytes."""
+def fenced(tensor: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """A copy of the tensor, and the guards before and behind it."""
     size = tensor.numel() * tensor.element_size()
-    whole = torch.full((size + 2 * GUARD,), 255, dtype=torch.uint8)
+    whole = torch.full(((size + 2 * GUARD) // 4 + 1,), SIGNALLING, dtype=torch.int32).view(torch.uint8)
     inside = whole[GUARD : GUARD + size].view(tensor.dtype).view(tensor.shape)
-    return inside.copy_(tensor.detach()), whole
+    return inside.copy_(tensor.detach()), (whole[:GUARD], whole[GUARD + size :])
 
 
 def run_fenced(run: Callable[..., None], name: str, *arguments: Any) -> None:
     """As `run`, on fenced copies: fails where a kernel writes beyond an array."""
     copies = {k: fenced(a) for k, a in enumerate(arguments) if isinstance(a, Tensor)}
+    before = {k: [guard.clone() for guard in guards] for k, (_, guards) in copies.items()}
     run(name, *[copies[k][0] if k in copies else a for k, a in enumerate(arguments)])
-    for k, (inside, whole) in copies.items():
-        intact = bool((whole[:GUARD] == 255).all() and (whole[-GUARD:] == 255).all())
+    for k, (inside, guards) in copies.items():
+        intact = all(map(torch.equal, guards, before[k]))
         assert intact, f"{name} writes beyond its argument {k}, {list(inside.shape)}"
         arguments[k].detach().copy_(inside)
 
