@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-CPP := $(wildcard cuda_ext/csrc/*.* cuda_ext/csrc/*/*.*)
+CPP := $(wildcard cuda_ext/csrc/*.* cuda_ext/csrc/*/*.* tests/cuda_on_cpu/*.h tests/cuda_on_cpu/*.cpp tests/cuda_on_cpu/cub/device/*)
 # What to say where something is missing that only the system can provide.
 NO_PYTHON := Python 3.11 or newer is needed; if it has another name: make PYTHON=/path/to/python3
 NO_VENV := $(PYTHON) cannot make virtual environments; on Debian or Ubuntu: apt install python3-venv

@@ -1,4 +1,7 @@
-"""Import every module of the installed package and use one kernel; run by the CI from a folder without the sources."""
+"""Import every module of the installed package and use one kernel; run by the CI from a folder without the sources.
+
+With the argument `cuda`, the CUDA kernels must be there, too.
+"""
 
 import importlib
 import pkgutil
@@ -17,4 +20,6 @@ for name in modules:
 ssim = importlib.import_module("anchorfield.cuda_ext.ssim").ssim
 image = torch.rand(16, 16, 3)
 assert abs(float(ssim(image, image)) - 1) < 1e-5
+if "cuda" in sys.argv and not importlib.import_module("anchorfield.cuda_ext.native").cuda_built():
+    sys.exit("there is nvcc, but the wheel carries no CUDA kernels")
 print(f"imported {len(modules)} modules of the wheel; kernels work")

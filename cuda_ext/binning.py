@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,4 +40,23 @@ def bin_tiles(projected: Projected, width: int, height: int) -> Bins:
     )
     check_size(width, height)
     arrays = [t.detach().contiguous() for t in projected]
-    return Bins(*[torch.from_numpy(array) for array in _kernels.bin_tiles(*arrays, width, height)])
+    return Bins(*_bin_tiles(*arrays, width, height))
+
+
+@torch.library.custom_op("anchorfield::bin_tiles", mutates_args=(), device_types="cpu")
+def _bin_tiles(
+    means2d: Tensor, conics: Tensor, depths: Tensor, opacities: Tensor, extents: Tensor, width: int, height: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    lists = _kernels.bin_tiles(means2d, conics, depths, opacities, extents, width, height)
+    gaussians, blocks, slots, tile_offsets, order, order_offsets = map(torch.from_numpy, lists)
+    return gaussians, blocks, slots, tile_offsets, order, order_offsets
+
+
+@_bin_tiles.register_fake
+def _(means2d: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    width, height = rest[-2:]
+    tiles = -(-width // TILE) * -(-height // TILE)
+    pairs, visible = (torch.library.get_ctx().new_dynamic_size() for _ in range(2))
+    lengths = (pairs, pairs, pairs, tiles + 1, visible, visible + 1)
+    kinds = (torch.int32, torch.uint16, *[torch.int32] * 4)
+    return tuple(means2d.new_empty((n,), dtype=kind) for n, kind in zip(lengths, kinds, strict=True))

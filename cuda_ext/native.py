@@ -42,7 +42,7 @@ def keep_freed_memory() -> None:
 
 def cuda_built() -> bool:
     """Whether this build carries CUDA kernels."""
-    return False
+    return hasattr(_kernels, "cuda")
 
 
 def fma_rate(seconds: float = 0.2) -> float:

@@ -244,6 +244,10 @@ static void keep_freed_memory() {
 #endif
 }
 
+#ifdef AF_CUDA
+void bind_cuda(nb::module_& m); // bindings_cuda.cpp
+#endif
+
 NB_MODULE(_kernels, m) {
     m.doc() = "Compiled kernels; use the typed functions of anchorfield.cuda_ext instead.";
     bind<float>(m);
@@ -265,4 +269,8 @@ NB_MODULE(_kernels, m) {
     m.def("instruction_set", &instruction_set);
     m.def("instruction_sets", &instruction_sets);
     m.def("set_instruction_set", &set_instruction_set);
+#ifdef AF_CUDA
+    auto cuda = m.def_submodule("cuda", "The kernels for CUDA devices.");
+    bind_cuda(cuda);
+#endif
 }

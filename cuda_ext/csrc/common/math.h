@@ -12,7 +12,12 @@
 
 namespace anchorfield {
 
+// On a device always fused, so that two kernels with one formula round alike; on a host left to the compiler.
+#ifdef __CUDA_ARCH__
+AF_HD float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
+#else
 AF_HD float fma(float a, float b, float c) { return a * b + c; }
+#endif
 AF_HD double fma(double a, double b, double c) { return a * b + c; }
 AF_HD float min(float a, float b) { return a < b ? a : b; }
 AF_HD double min(double a, double b) { return a < b ? a : b; }
@@ -26,6 +31,10 @@ AF_HD float log(float a) { return ::logf(a); }
 AF_HD double log(double a) { return ::log(a); }
 AF_HD float exp(float a) { return ::expf(a); }
 AF_HD double exp(double a) { return ::exp(a); }
+AF_HD float log2(float a) { return ::log2f(a); }
+AF_HD double log2(double a) { return ::log2(a); }
+AF_HD float exp2(float a) { return ::exp2f(a); }
+AF_HD double exp2(double a) { return ::exp2(a); }
 
 constexpr double kPi = 3.14159265358979323846;
 // Of half turns a in [-1/2, 1/2].

@@ -56,4 +56,23 @@ template <class T> AF_HD Vec3<T> sh_basis_backward(int degree, Vec3<T> d, const 
     return g;
 }
 
+template <class T> struct SightLine {
+    Vec3<T> unit;
+    T inverse_length;
+};
+
+// From the camera's centre to a mean.
+template <class T> AF_HD SightLine<T> sight_line(Vec3<T> centre, Vec3<T> mean) {
+    const Vec3<T> d = {mean.x - centre.x, mean.y - centre.y, mean.z - centre.z};
+    const T inverse = T(1) / sqrt(max(dot(d, d), T(1e-30)));
+    return {{d.x * inverse, d.y * inverse, d.z * inverse}, inverse};
+}
+
+// Gradient to the mean from v, the gradient to the line's unit vector taken as a free vector.
+template <class T> AF_HD Vec3<T> sight_line_backward(const SightLine<T>& line, Vec3<T> v) {
+    const T along = dot(v, line.unit);
+    return {(v.x - along * line.unit.x) * line.inverse_length, (v.y - along * line.unit.y) * line.inverse_length,
+            (v.z - along * line.unit.z) * line.inverse_length};
+}
+
 } // namespace anchorfield

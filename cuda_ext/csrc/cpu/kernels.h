@@ -1,6 +1,7 @@
 // What each instruction set offers: one table of functions per number type.
 #pragma once
 
+#include "common/adam.h"
 #include "common/arrays.h"
 #include "common/projection.h"
 
@@ -47,12 +48,6 @@ template <class S> struct AdamArrays {
     const S* gradient;
     S *moment1, *moment2;
     const S* rates; // [columns]
-};
-
-template <class S> struct AdamSettings {
-    S step_scale;   // 1 / (1 - beta1^t)
-    S second_scale; // 1 / (1 - beta2^t)
-    S beta1, beta2, epsilon;
 };
 
 template <class S> struct Kernels {

@@ -1,30 +1,42 @@
-// Projection and colour of Gaussians, a thread for each, from the same formulas as the CPU kernels.
-//
-// The kernels take device arrays and a stream and synchronise nothing.
-#include "cuda/projection.h"
-
-#include "common/spherical_harmonics.h"
+// Projection of Gaussians, a thread for each, from the same formulas as the CPU kernels.
+#include "cuda/kernels.h"
+#include "cuda/sums.h"
 
 namespace anchorfield::cuda {
 namespace {
-
-constexpr int kThreads = 256;
-
-inline int blocks_for(int64_t count) { return int((count + kThreads - 1) / kThreads); }
-
-__device__ int64_t thread_index() { return int64_t(blockIdx.x) * kThreads + threadIdx.x; }
 
 __device__ Vec3<float> vec3(const float* p) { return {p[0], p[1], p[2]}; }
 __device__ Quat<float> quat(const float* p) { return {p[0], p[1], p[2], p[3]}; }
 __device__ void put(float* p, Vec3<float> v) { p[0] = v.x, p[1] = v.y, p[2] = v.z; }
 
+struct Shape {
+    Vec3<float> scale;
+    float opacity;
+};
+
+__device__ Shape shape_at(const GaussianArrays<float>& in, int64_t i) {
+    Shape shape = {vec3(in.scales + 3 * i), in.opacities[i]};
+    if (in.raw) activate(shape.scale, shape.opacity);
+    return shape;
+}
+
+__device__ View<float, float> view_of(ProjectionSettings<float> settings, const float* world_to_camera) {
+    for (int row = 0; row < 3; ++row) {
+        for (int column = 0; column < 3; ++column)
+            settings.rotation[3 * row + column] = world_to_camera[4 * row + column];
+        settings.translation[row] = world_to_camera[4 * row + 3];
+    }
+    return View<float, float>(settings);
+}
+
 __global__ void project_kernel(GaussianArrays<float> in, ProjectionSettings<float> settings,
-                               ProjectedArrays<float> out) {
+                               const float* world_to_camera, ProjectedArrays<float> out) {
     const int64_t i = thread_index();
     if (i >= in.count) return;
-    const View<float, float> view(settings);
+    const View<float, float> view = view_of(settings, world_to_camera);
+    const Shape shape = shape_at(in, i);
     const Projected<float> p = anchorfield::project<float, float>(view, vec3(in.means + 3 * i), quat(in.quats + 4 * i),
-                                                                  vec3(in.scales + 3 * i), in.opacities[i]);
+                                                                  shape.scale, shape.opacity);
     out.means2d[2 * i] = p.x, out.means2d[2 * i + 1] = p.y;
     put(out.conics + 3 * i, {p.a, p.b, p.c});
     out.depths[i] = p.depth;
@@ -32,66 +44,54 @@ __global__ void project_kernel(GaussianArrays<float> in, ProjectionSettings<floa
     out.extents[2 * i] = p.extent_x, out.extents[2 * i + 1] = p.extent_y;
 }
 
-__global__ void project_backward_kernel(GaussianArrays<float> in, ProjectionSettings<float> settings,
-                                        ProjectedArrays<float> v, const float* extents,
-                                        ProjectionGradientArrays<float> out) {
-    const int64_t i = thread_index();
-    if (i >= in.count) return;
-    ProjectionGradient<float> g = {};
-    if (extents[2 * i] > 0) {
-        const View<float, float> view(settings);
-        const Projected<float> gradient = {v.means2d[2 * i],
-                                           v.means2d[2 * i + 1],
-                                           v.conics[3 * i],
-                                           v.conics[3 * i + 1],
-                                           v.conics[3 * i + 2],
-                                           v.depths[i],
-                                           v.opacities[i],
-                                           0,
-                                           0};
-        g = anchorfield::project_backward<float, float>(view, vec3(in.means + 3 * i), quat(in.quats + 4 * i),
-                                                        vec3(in.scales + 3 * i), in.opacities[i], gradient);
-    }
-    put(out.means + 3 * i, g.mean);
-    put(out.scales + 3 * i, g.scale);
-    out.quats[4 * i] = g.quat.w, out.quats[4 * i + 1] = g.quat.x;
-    out.quats[4 * i + 2] = g.quat.y, out.quats[4 * i + 3] = g.quat.z;
-    out.opacities[i] = g.opacity;
+__device__ Projected<float> gradient_at(const ProjectedArrays<float>& v, int64_t i) {
+    const float *mean = v.means2d + 2 * i, *conic = v.conics + 3 * i;
+    return {mean[0], mean[1], conic[0], conic[1], conic[2], v.depths[i], v.opacities[i], 0, 0};
 }
 
-__global__ void spherical_harmonics_kernel(ShArrays<float> in, float* colours) {
+__global__ void __launch_bounds__(kThreads)
+    project_backward_kernel(GaussianArrays<float> in, ProjectionSettings<float> settings, const float* world_to_camera,
+                            ProjectedArrays<float> v, const float* extents, ProjectionGradientArrays<float> out,
+                            float* partial) {
     const int64_t i = thread_index();
-    if (i >= in.count) return;
-    float colour[3] = {0, 0, 0};
-    if (in.visible[i]) {
-        Vec3<float> d = vec3(in.means + 3 * i), c = vec3(in.centre);
-        d = {d.x - c.x, d.y - c.y, d.z - c.z};
-        const float inverse = 1 / sqrt(max(dot(d, d), 1e-30f));
-        float Y[kMaxBasis];
-        sh_basis(in.degree, Vec3<float>{d.x * inverse, d.y * inverse, d.z * inverse}, Y);
-        const float* sh = in.sh + i * in.basis * 3;
-        for (int k = 0; k < (in.degree + 1) * (in.degree + 1); ++k)
-            for (int channel = 0; channel < 3; ++channel) colour[channel] += Y[k] * sh[3 * k + channel];
-        for (float& channel : colour) channel = max(channel + 0.5f, 0.0f);
+    ProjectionGradient<float> g = {};
+    if (i < in.count && extents[2 * i] > 0) {
+        const Shape shape = shape_at(in, i);
+        g = anchorfield::project_backward<float, float>(view_of(settings, world_to_camera), vec3(in.means + 3 * i),
+                                                        quat(in.quats + 4 * i), shape.scale, shape.opacity,
+                                                        gradient_at(v, i));
+        if (in.raw) activate_backward(shape.scale, shape.opacity, g.scale, g.opacity);
     }
-    put(colours + 3 * i, {colour[0], colour[1], colour[2]});
+    if (i < in.count) {
+        put(out.means + 3 * i, g.mean);
+        put(out.scales + 3 * i, g.scale);
+        out.quats[4 * i] = g.quat.w, out.quats[4 * i + 1] = g.quat.x;
+        out.quats[4 * i + 2] = g.quat.y, out.quats[4 * i + 3] = g.quat.z;
+        out.opacities[i] = g.opacity;
+    }
+    if (!partial) return;
+    const float pose[kPoseSums] = {g.R.m00, g.R.m01, g.R.m02, g.t.x,   g.R.m10, g.R.m11,
+                                   g.R.m12, g.t.y,   g.R.m20, g.R.m21, g.R.m22, g.t.z};
+    sum_over_block(pose, partial + int64_t(blockIdx.x) * kPoseSums);
 }
 
 } // namespace
 
-void project(const GaussianArrays<float>& in, const ProjectionSettings<float>& settings,
+int64_t sum_rows(int64_t count) { return divide_up(count, kThreads); }
+
+void project(const GaussianArrays<float>& in, const ProjectionSettings<float>& settings, const float* world_to_camera,
              const ProjectedArrays<float>& out, cudaStream_t stream) {
-    if (in.count) project_kernel<<<blocks_for(in.count), kThreads, 0, stream>>>(in, settings, out);
+    launch_each(project_kernel, in.count, stream, in, settings, world_to_camera, out);
 }
 
 void project_backward(const GaussianArrays<float>& in, const ProjectionSettings<float>& settings,
-                      const ProjectedArrays<float>& v, const float* extents, const ProjectionGradientArrays<float>& out,
-                      cudaStream_t stream) {
-    if (in.count) project_backward_kernel<<<blocks_for(in.count), kThreads, 0, stream>>>(in, settings, v, extents, out);
-}
-
-void spherical_harmonics(const ShArrays<float>& in, float* colours, cudaStream_t stream) {
-    if (in.count) spherical_harmonics_kernel<<<blocks_for(in.count), kThreads, 0, stream>>>(in, colours);
+                      const float* world_to_camera, const ProjectedArrays<float>& v, const float* extents,
+                      const ProjectionGradientArrays<float>& out, float* partial, cudaStream_t stream) {
+    launch_each(project_backward_kernel, in.count, stream, in, settings, world_to_camera, v, extents, out,
+                out.world_to_camera ? partial : nullptr);
+    if (!out.world_to_camera) return;
+    check(cudaMemsetAsync(out.world_to_camera, 0, 16 * sizeof(float), stream));
+    launch(sum_columns, kPoseSums, kThreads, stream, partial, sum_rows(in.count), kPoseSums, 1.0, out.world_to_camera);
 }
 
 } // namespace anchorfield::cuda

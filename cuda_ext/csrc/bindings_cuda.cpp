@@ -1,0 +1,259 @@
+// The Python face of the CUDA kernels: dense DLPack arrays on a device and a stream's handle in, results written into
+// arrays that the caller made. Nothing is allocated and nothing waits. Shapes are checked on the Python side.
+#include "cuda/kernels.h"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
+
+#include <cmath>
+#include <optional>
+
+namespace nb = nanobind;
+using namespace anchorfield;
+
+namespace {
+
+#ifdef CUDA_ON_CPU // the tests' stand-in for a device
+using Device = nb::device::cpu;
+#else
+using Device = nb::device::cuda;
+#endif
+
+template <class T> using Read = nb::ndarray<const T, nb::c_contig, Device>;
+template <class T> using Write = nb::ndarray<T, nb::c_contig, Device>;
+using In = Read<float>;
+using Out = Write<float>;
+using MaybeOut = std::optional<Out>;
+using Release = nb::call_guard<nb::gil_scoped_release>;
+
+cudaStream_t stream_of(uintptr_t handle) { return reinterpret_cast<cudaStream_t>(handle); }
+float* or_null(MaybeOut& array) { return array ? array->data() : nullptr; }
+
+ProjectionSettings<float> settings_of(const std::vector<double>& numbers, bool antialiased) {
+    ProjectionSettings<float> s = {};
+    float* fields[] = {&s.fx, &s.fy, &s.cx, &s.cy, &s.width, &s.height, &s.near, &s.far, &s.dilation};
+    for (int i = 0; i < 9; ++i) *fields[i] = float(numbers.at(i));
+    s.antialiased = antialiased;
+    return s;
+}
+
+GaussianArrays<float> gaussians_of(const In& means, const In& quats, const In& scales, const In& opacities, bool raw) {
+    return {int64_t(opacities.size()), means.data(), quats.data(), scales.data(), opacities.data(), raw};
+}
+
+ShArrays<float> sh_of(const In& sh, const In& means, const In& centre, const Read<bool>& visible, int degree) {
+    return {int64_t(visible.size()), int(sh.shape(1)), degree, sh.data(), means.data(), centre.data(), visible.data()};
+}
+
+void bind_projection(nb::module_& m) {
+    m.def("sum_rows", &cuda::sum_rows);
+    m.def(
+        "project",
+        [](In means, In quats, In scales, In opacities, In world_to_camera, std::vector<double> numbers,
+           bool antialiased, bool raw, Out means2d, Out conics, Out depths, Out effective, Out extents,
+           uintptr_t stream) {
+            cuda::project(gaussians_of(means, quats, scales, opacities, raw), settings_of(numbers, antialiased),
+                          world_to_camera.data(),
+                          {means2d.data(), conics.data(), depths.data(), effective.data(), extents.data()},
+                          stream_of(stream));
+        },
+        Release());
+    m.def(
+        "project_backward",
+        [](In means, In quats, In scales, In opacities, In world_to_camera, std::vector<double> numbers,
+           bool antialiased, bool raw, Out v_means2d, Out v_conics, Out v_depths, Out v_effective, In extents,
+           Out v_means, Out v_quats, Out v_scales, Out v_opacities, MaybeOut v_pose, Out partial, uintptr_t stream) {
+            cuda::project_backward(
+                gaussians_of(means, quats, scales, opacities, raw), settings_of(numbers, antialiased),
+                world_to_camera.data(),
+                {v_means2d.data(), v_conics.data(), v_depths.data(), v_effective.data(), nullptr}, extents.data(),
+                {v_means.data(), v_quats.data(), v_scales.data(), v_opacities.data(), or_null(v_pose)}, partial.data(),
+                stream_of(stream));
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
+        nb::arg(), Release());
+    m.def(
+        "spherical_harmonics",
+        [](In sh, In means, In centre, Read<bool> visible, int degree, Out colours, uintptr_t stream) {
+            cuda::spherical_harmonics(sh_of(sh, means, centre, visible, degree), colours.data(), stream_of(stream));
+        },
+        Release());
+    m.def(
+        "spherical_harmonics_backward",
+        [](In sh, In means, In centre, Read<bool> visible, int degree, In colours, In v_colours, Out v_sh, Out v_means,
+           Out v_centre, Out partial, uintptr_t stream) {
+            cuda::spherical_harmonics_backward(sh_of(sh, means, centre, visible, degree), colours.data(),
+                                               v_colours.data(), v_sh.data(), v_means.data(), v_centre.data(),
+                                               partial.data(), stream_of(stream));
+        },
+        Release());
+}
+
+cuda::BinSizes sizes_of(int64_t count, const Write<int32_t>& order, int64_t room_pairs, int width, int height) {
+    return {count, int64_t(order.size()), room_pairs, width, height};
+}
+
+void bind_binning(nb::module_& m) {
+    m.def("binning_scratch", [](int64_t count, int64_t room_visible, int64_t room_pairs, int width, int height) {
+        return cuda::binning_scratch({count, room_visible, room_pairs, width, height});
+    });
+    m.def(
+        "order_by_depth",
+        [](Out means2d, Out conics, Out depths, Out opacities, Out extents, int64_t room_pairs, int width, int height,
+           Write<int32_t> order, Write<int32_t> offsets, Write<int64_t> totals, Write<uint8_t> scratch,
+           uintptr_t stream) {
+            cuda::order_by_depth({means2d.data(), conics.data(), depths.data(), opacities.data(), extents.data()},
+                                 sizes_of(int64_t(opacities.size()), order, room_pairs, width, height),
+                                 {order.data(), offsets.data(), reinterpret_cast<uint64_t*>(totals.data())},
+                                 scratch.data(), stream_of(stream));
+        },
+        Release());
+    m.def(
+        "list_pairs",
+        [](Out means2d, Out conics, Out depths, Out opacities, Out extents, int width, int height, Write<int32_t> order,
+           Write<int32_t> offsets, Write<int64_t> totals, Write<int32_t> gaussians, Write<uint16_t> blocks,
+           Write<int32_t> slots, Write<int32_t> tile_offsets, Write<uint8_t> scratch, uintptr_t stream) {
+            cuda::list_pairs({means2d.data(), conics.data(), depths.data(), opacities.data(), extents.data()},
+                             sizes_of(int64_t(opacities.size()), order, int64_t(slots.size()), width, height),
+                             {order.data(), offsets.data(), reinterpret_cast<uint64_t*>(totals.data())},
+                             {gaussians.data(), blocks.data(), slots.data(), tile_offsets.data()}, scratch.data(),
+                             stream_of(stream));
+        },
+        Release());
+}
+
+struct BinInputs {
+    Read<int32_t> gaussians;
+    Read<uint16_t> blocks;
+    Read<int32_t> slots, tile_offsets, order, order_offsets;
+    cuda::Bins arrays() const {
+        return {gaussians.data(),          blocks.data(),        slots.data(),
+                tile_offsets.data(),       order.data(),         order_offsets.data(),
+                int64_t(gaussians.size()), int64_t(order.size())};
+    }
+};
+
+cuda::CompositeInputs composite_inputs(const In& means2d, const In& conics, const In& opacities, const In& features,
+                                       const In& background, const cuda::Bins& bins, int width, int height) {
+    return {int64_t(opacities.size()),
+            width,
+            height,
+            int(background.size()),
+            means2d.data(),
+            conics.data(),
+            opacities.data(),
+            features.data(),
+            background.data(),
+            bins};
+}
+
+void bind_compositing(nb::module_& m) {
+    m.def("trail_size", &cuda::trail_size);
+    m.def("record_size", &cuda::record_size);
+    m.def(
+        "composite",
+        [](In means2d, In conics, In opacities, In features, In background, Read<int32_t> gaussians,
+           Read<uint16_t> blocks, Read<int32_t> slots, Read<int32_t> tile_offsets, Read<int32_t> order,
+           Read<int32_t> order_offsets, int width, int height, Out image, Out transmittance, MaybeOut trail,
+           uintptr_t stream) {
+            const BinInputs bins{gaussians, blocks, slots, tile_offsets, order, order_offsets};
+            cuda::composite(
+                composite_inputs(means2d, conics, opacities, features, background, bins.arrays(), width, height),
+                image.data(), transmittance.data(), or_null(trail), stream_of(stream));
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), Release());
+    m.def(
+        "composite_backward",
+        [](In means2d, In conics, In opacities, In features, In background, Read<int32_t> gaussians,
+           Read<uint16_t> blocks, Read<int32_t> slots, Read<int32_t> tile_offsets, Read<int32_t> order,
+           Read<int32_t> order_offsets, int width, int height, In trail, In v_image, In v_transmittance, Out v_means2d,
+           Out v_conics, Out v_opacities, Out v_features, MaybeOut absolute, Out records, uintptr_t stream) {
+            const BinInputs bins{gaussians, blocks, slots, tile_offsets, order, order_offsets};
+            cuda::composite_backward(
+                composite_inputs(means2d, conics, opacities, features, background, bins.arrays(), width, height),
+                trail.data(),
+                {v_image.data(), v_transmittance.data(), v_means2d.data(), v_conics.data(), v_opacities.data(),
+                 v_features.data(), or_null(absolute)},
+                records.data(), stream_of(stream));
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg().none(), nb::arg(), nb::arg(), Release());
+    m.def(
+        "contributions",
+        [](In means2d, In conics, In opacities, Read<int32_t> gaussians, Read<uint16_t> blocks, Read<int32_t> slots,
+           Read<int32_t> tile_offsets, Read<int32_t> order, Read<int32_t> order_offsets, int width, int height,
+           Out transmittance, Out trail, Out records, Out weights, uintptr_t stream) {
+            const BinInputs bins{gaussians, blocks, slots, tile_offsets, order, order_offsets};
+            cuda::contributions({int64_t(opacities.size()), width, height, 0, means2d.data(), conics.data(),
+                                 opacities.data(), nullptr, nullptr, bins.arrays()},
+                                transmittance.data(), trail.data(), records.data(), weights.data(), stream_of(stream));
+        },
+        Release());
+}
+
+cuda::Images images_of(const In& image, const In& target) {
+    return {image.data(), target.data(), int(image.shape(1)), int(image.shape(0)), int(image.shape(2))};
+}
+
+void bind_training(nb::module_& m) {
+    m.def("photometric_rows", &cuda::photometric_rows);
+    m.def(
+        "photometric",
+        [](In image, In target, Out means, Out maps, Out partial, uintptr_t stream) {
+            cuda::photometric(images_of(image, target), means.data(), maps.data(), partial.data(), stream_of(stream));
+        },
+        Release());
+    m.def(
+        "photometric_backward",
+        [](In image, In target, In maps, In v_means, Out v_image, uintptr_t stream) {
+            cuda::photometric_backward(images_of(image, target), maps.data(), v_means.data(), v_image.data(),
+                                       stream_of(stream));
+        },
+        Release());
+    m.def(
+        "adam_step",
+        [](Out parameter, In gradient, Out moment1, Out moment2, In rates, std::optional<Read<bool>> rows,
+           int64_t count, int64_t step, double beta1, double beta2, double epsilon, uintptr_t stream) {
+            const AdamSettings<float> settings{float(1 / (1 - std::pow(beta1, double(step)))),
+                                               float(1 / (1 - std::pow(beta2, double(step)))), float(beta1),
+                                               float(beta2), float(epsilon)};
+            cuda::adam({parameter.data(), moment1.data(), moment2.data(), gradient.data(), rates.data(),
+                        rows ? rows->data() : nullptr, count, int64_t(rates.size())},
+                       settings, stream_of(stream));
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), Release());
+    m.def(
+        "perturb_means",
+        [](Out means, In quats, In log_scales, In logit_opacities, double strength, uint64_t seed, uintptr_t stream) {
+            cuda::perturb_means(means.data(), quats.data(), log_scales.data(), logit_opacities.data(),
+                                int64_t(logit_opacities.size()), float(strength), seed, stream_of(stream));
+        },
+        Release());
+    m.def(
+        "copy_numbers",
+        [](In from, Out to, uintptr_t stream) {
+            cuda::copy_numbers(from.data(), to.data(), int64_t(from.size()), stream_of(stream));
+        },
+        Release());
+    m.def(
+        "multiply_add",
+        [](Out sink, int rounds, uintptr_t stream) {
+            cuda::multiply_add(sink.data(), int64_t(sink.size()), rounds, stream_of(stream));
+        },
+        Release());
+}
+
+} // namespace
+
+void bind_cuda(nb::module_& m) {
+    bind_projection(m);
+    bind_binning(m);
+    bind_compositing(m);
+    bind_training(m);
+}

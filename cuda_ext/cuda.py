@@ -1,0 +1,341 @@
+"""CUDA implementations of the registered operations, from the same formulas as the CPU's; float32 only.
+
+Work is queued on torch's current stream and memory comes from torch's allocator. The device never waits for the host;
+the host waits at one place, `bin_tiles`, for two numbers that are read back while the device already sorts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anchorfield.cuda_ext import (
+    _kernels,
+    activations,
+    adam,
+    binning,
+    compositing,
+    langevin,
+    projection,
+    spherical_harmonics,
+    ssim,
+)
+
+_native: Any = getattr(_kernels, "cuda", None)  # None where the build carries no CUDA kernels
+_HEADROOM = 1.25  # room for visible Gaussians and pairs, over what was needed
+_rooms: dict[torch.device, tuple[int, int]] = {}  # visible Gaussians and pairs to make room for
+
+
+@contextmanager
+def _queue(device: torch.device) -> Iterator[int]:
+    """The handle of the current stream of `device`, which is the current device meanwhile."""
+    with torch.cuda.device(device):
+        yield torch.cuda.current_stream().cuda_stream
+
+
+def _run(name: str, *arguments: Any) -> None:
+    """Queue a kernel. Tensors travel as DLPack capsules made without any exchange between streams."""
+    tensors = [a for a in arguments if isinstance(a, Tensor)]
+    if any(t.dtype == torch.float64 for t in tensors):
+        raise TypeError(f"{name}: expected float32 tensors on a CUDA device, got float64; use .float() or the CPU")
+    with _queue(tensors[0].device) as stream:
+        getattr(_native, name)(
+            *[a.detach().__dlpack__(stream=-1) if isinstance(a, Tensor) else a for a in arguments], stream
+        )
+
+
+def _read_back(totals: Tensor) -> Callable[[], list[int]]:
+    """Start copying two integers to the host; the function returned waits for them alone, not for later work."""
+    host = torch.empty(2, dtype=torch.int64, pin_memory=True)
+    with torch.cuda.device(totals.device):
+        host.copy_(totals, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+
+    def wait() -> list[int]:
+        arrived.synchronize()
+        return [int(number) for number in host]
+
+    return wait
+
+
+def _dense(*tensors: Tensor) -> list[Tensor]:
+    return [t.detach().contiguous() for t in tensors]
+
+
+# ----------------------------------------------------------------------------------------------- Gaussians to the image
+def project(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    world_to_camera: Tensor,
+    numbers: list[float],
+    antialiased: bool,
+    raw: bool,
+) -> tuple[Tensor, ...]:
+    """Means, conics, depths, opacities and extents on the image; see `projection.project`."""
+    inputs = _dense(means, quats, scales, opacities, world_to_camera)
+    n = means.shape[0]
+    outputs = [means.new_empty(shape) for shape in [(n, 2), (n, 3), (n,), (n,), (n, 2)]]
+    _run("project", *inputs, numbers, antialiased, raw, *outputs)
+    return tuple(outputs)
+
+
+def project_backward(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    world_to_camera: Tensor,
+    numbers: list[float],
+    antialiased: bool,
+    raw: bool,
+    gradients: list[Tensor],
+    extents: Tensor,
+    needs_pose: bool,
+) -> tuple[Tensor, ...]:
+    """Gradients to means, quats, scales, opacities and pose."""
+    inputs = _dense(means, quats, scales, opacities, world_to_camera)
+    outputs = [torch.empty_like(t) for t in inputs[:4]]
+    pose = torch.zeros_like(inputs[4])
+    partial = means.new_empty((_native.sum_rows(means.shape[0]), 12))
+    results = [*outputs, pose if needs_pose else None]
+    _run("project_backward", *inputs, numbers, antialiased, raw, *_dense(*gradients, extents), *results, partial)
+    return (*outputs, pose)
+
+
+def colours_from_harmonics(sh: Tensor, means: Tensor, centre: Tensor, visible: Tensor, degree: int) -> Tensor:
+    """Colours; see `spherical_harmonics.spherical_harmonics`."""
+    colours = means.new_empty((means.shape[0], 3))
+    _run("spherical_harmonics", *_dense(sh, means, centre, visible), degree, colours)
+    return colours
+
+
+def colours_from_harmonics_backward(
+    sh: Tensor, means: Tensor, centre: Tensor, visible: Tensor, degree: int, colours: Tensor, v_colours: Tensor
+) -> tuple[Tensor, ...]:
+    """Gradients to coefficients, means and centre."""
+    inputs = _dense(sh, means, centre, visible)
+    outputs = [torch.empty_like(t) for t in inputs[:3]]
+    partial = means.new_empty((_native.sum_rows(means.shape[0]), 3))
+    _run("spherical_harmonics_backward", *inputs, degree, *_dense(colours, v_colours), *outputs, partial)
+    return tuple(outputs)
+
+
+# ---------------------------------------------------------------------------------------------------------------- tiles
+def _room(needed: int, before: int) -> int:
+    """Room for the next call: views differ, so what was large shrinks slowly; CUB counts in 32 bits."""
+    return min(max(int(needed * _HEADROOM) + 1, int(before * 0.95)), 2**31 - 1)
+
+
+def bin_tiles(
+    means2d: Tensor, conics: Tensor, depths: Tensor, opacities: Tensor, extents: Tensor, width: int, height: int
+) -> tuple[Tensor, ...]:
+    """The tensors of `binning.Bins`.
+
+    How long they are is known on the device only. So room is made for what recent calls needed and a quarter more,
+    everything is queued, and then the host fetches the true numbers while the device sorts. Only where the room was too
+    small, the work is queued again.
+    """
+    arrays = _dense(means2d, conics, depths, opacities, extents)
+    count, device = means2d.shape[0], means2d.device
+    if count == 0:
+        tiles = -(-width // binning.TILE) * -(-height // binning.TILE)
+        lengths = {"gaussians": 0, "blocks": 0, "slots": 0, "tile_offsets": tiles + 1, "order": 0, "order_offsets": 1}
+        return tuple(
+            torch.zeros(length, dtype=torch.uint16 if name == "blocks" else torch.int32, device=device)
+            for name, length in lengths.items()
+        )
+    room_visible, room_pairs = _rooms.get(device, (count, 4 * count))
+    while True:
+        room = (min(room_visible, count), max(room_pairs, 1))
+        lists, wait = _queue_binning(arrays, *room, width, height)
+        visible, pairs = wait()
+        if pairs >= 2**31:
+            raise ValueError(f"bin_tiles: expected fewer than 2^31 pairs of Gaussian and tile, got {pairs}")
+        room_visible, room_pairs = (_room(*numbers) for numbers in ((visible, room[0]), (pairs, room[1])))
+        _rooms[device] = room_visible, room_pairs
+        if visible <= room[0] and pairs <= room[1]:
+            break
+    gaussians, blocks, slots, tile_offsets, order, offsets = lists
+    return gaussians[:pairs], blocks[:pairs], slots[:pairs], tile_offsets, order[:visible], offsets[: visible + 1]
+
+
+def _queue_binning(
+    arrays: list[Tensor], room_visible: int, room_pairs: int, width: int, height: int
+) -> tuple[list[Tensor], Callable[[], list[int]]]:
+    """The lists, as long as the room, and how to wait for the numbers of visible Gaussians and pairs."""
+    count, device = arrays[0].shape[0], arrays[0].device
+    tiles = -(-width // binning.TILE) * -(-height // binning.TILE)
+
+    def new(length: int, dtype: torch.dtype = torch.int32) -> Tensor:
+        return torch.empty(length, dtype=dtype, device=device)
+
+    with _queue(device):
+        scratch = new(_native.binning_scratch(count, room_visible, room_pairs, width, height), torch.uint8)
+    order, offsets, totals = new(room_visible), new(room_visible + 1), new(2, torch.int64)
+    _run("order_by_depth", *arrays, room_pairs, width, height, order, offsets, totals, scratch)
+    wait = _read_back(totals)
+    pairs = [new(room_pairs), new(room_pairs, torch.uint16), new(room_pairs), new(tiles + 1)]
+    _run("list_pairs", *arrays, width, height, order, offsets, totals, *pairs, scratch)
+    return [*pairs, order, offsets], wait
+
+
+# ---------------------------------------------------------------------------------------------------------- compositing
+def _trail(bins: list[Tensor], width: int, height: int, channels: int) -> Tensor:
+    """Room for what compositing forward leaves for backward."""
+    size = _native.trail_size(len(bins[0]), width, height, channels)
+    return torch.empty(size, dtype=torch.float32, device=bins[0].device)
+
+
+def composite(
+    means2d: Tensor,
+    conics: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    background: Tensor,
+    absgrad_probe: Tensor | None,
+    bins: list[Tensor],
+    width: int,
+    height: int,
+) -> tuple[Tensor, ...]:
+    """Image, transmittance, and what backward wants to know; see `compositing.composite`."""
+    inputs = _dense(means2d, conics, opacities, features, background)
+    image = features.new_empty((height, width, features.shape[1]))
+    transmittance = image.new_empty((height, width))
+    trail = _trail(bins, width, height, features.shape[1])
+    _run("composite", *inputs, *bins, width, height, image, transmittance, trail)
+    return image, transmittance, trail
+
+
+def composite_backward(
+    means2d: Tensor,
+    conics: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    background: Tensor,
+    bins: list[Tensor],
+    width: int,
+    height: int,
+    trail: Tensor,
+    v_image: Tensor,
+    v_transmittance: Tensor,
+    absolute: bool,
+) -> tuple[Tensor, ...]:
+    """Gradients to means2d, conics, opacities and features, and the absolute gradient to means2d."""
+    inputs = _dense(means2d, conics, opacities, features, background)
+    outputs = [torch.zeros_like(t) for t in inputs[:4]]
+    probe = torch.zeros_like(inputs[0]) if absolute else inputs[0].new_zeros(0)
+    records = means2d.new_empty((len(bins[0]), _native.record_size(features.shape[1], absolute)))
+    given = [*_dense(v_image, v_transmittance), *outputs, probe if absolute else None]
+    _run("composite_backward", *inputs, *bins, width, height, trail, *given, records)
+    return (*outputs, probe)
+
+
+def contributions(
+    means2d: Tensor, conics: Tensor, opacities: Tensor, bins: list[Tensor], width: int, height: int
+) -> Tensor:
+    """Blend weights summed over the pixels; see `compositing.contributions`."""
+    weights = torch.zeros_like(opacities, memory_format=torch.contiguous_format)
+    scratch = [opacities.new_empty((height, width)), _trail(bins, width, height, 0), opacities.new_empty(len(bins[0]))]
+    _run("contributions", *_dense(means2d, conics, opacities), *bins, width, height, *scratch, weights)
+    return weights
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+def _masked(image: Tensor, mask: Tensor | None) -> Tensor:
+    return image.detach().contiguous() if mask is None else image.detach() * mask[..., None]
+
+
+def _share(mask: Tensor | None) -> Tensor | float:
+    """By what the mean difference over all pixels is multiplied to be that over the pixels which count."""
+    return 1.0 if mask is None else mask.numel() / mask.sum().clamp_min(1)
+
+
+def photometric(
+    image: Tensor, target: Tensor, mask: Tensor | None, differentiable: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean absolute difference, mean SSIM, and what backward wants to know; see `ssim.l1_and_ssim`."""
+    height, width, channels = image.shape
+    maps = image.new_empty((height, 3, (width * channels + 15) // 16 * 16))  # as on the CPU; read as [3, H, W, C]
+    means, partial = image.new_empty(2), image.new_empty((_native.photometric_rows(width, height), 2))
+    _run("photometric", _masked(image, mask), _masked(target, mask), means, maps, partial)
+    return means[1] * _share(mask), means[0].clone(), maps if differentiable else image.new_empty(0)
+
+
+def photometric_backward(
+    image: Tensor, target: Tensor, mask: Tensor | None, maps: Tensor, v_l1: Tensor, v_ssim: Tensor
+) -> Tensor:
+    """Gradient to the image from those to the two means."""
+    v_image = torch.empty(image.shape, dtype=image.dtype, device=image.device)
+    v_means = torch.stack([v_ssim, v_l1 * _share(mask)])
+    _run("photometric_backward", _masked(image, mask), _masked(target, mask), maps, v_means, v_image)
+    return v_image if mask is None else v_image.mul_(mask[..., None])
+
+
+def adam_step(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    moments1: list[Tensor],
+    moments2: list[Tensor],
+    rates: list[Tensor],
+    rows: Tensor | None,
+    step: int,
+    numbers: list[float],
+) -> None:
+    """See `adam.adam_step`."""
+    for parameter, gradient, moment1, moment2, rate in zip(
+        parameters, gradients, moments1, moments2, rates, strict=True
+    ):
+        dense = gradient.detach().contiguous(), moment1, moment2, rate.contiguous()
+        _run("adam_step", parameter, *dense, rows, parameter.shape[0], step, *numbers)
+
+
+def perturb_means(
+    means: Tensor, quats: Tensor, log_scales: Tensor, logit_opacities: Tensor, strength: float, seed: int
+) -> None:
+    """See `langevin.perturb_means`."""
+    _run("perturb_means", means, *_dense(quats, log_scales, logit_opacities), strength, seed)
+
+
+def mean_activations(log_scales: Tensor, logit_opacities: Tensor) -> tuple[Tensor, Tensor]:
+    """See `activations.mean_activations`; torch's own kernels serve."""
+    if log_scales.shape[0] == 0:
+        return log_scales.new_zeros(()), log_scales.new_zeros(())
+    return log_scales.exp().mean(), logit_opacities.sigmoid().mean()
+
+
+def mean_activations_backward(
+    log_scales: Tensor, logit_opacities: Tensor, v_scale: Tensor, v_opacity: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients to the raw values."""
+    opacities = logit_opacities.sigmoid()
+    count = max(log_scales.shape[0], 1)
+    return log_scales.exp() * (v_scale / (3 * count)), opacities * (1 - opacities) * (v_opacity / count)
+
+
+IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
+    projection._project: project,
+    projection._project_backward: project_backward,
+    spherical_harmonics._spherical_harmonics: colours_from_harmonics,
+    spherical_harmonics._spherical_harmonics_backward: colours_from_harmonics_backward,
+    binning._bin_tiles: bin_tiles,
+    compositing._composite: composite,
+    compositing._composite_backward: composite_backward,
+    compositing._contributions: contributions,
+    ssim._photometric: photometric,
+    ssim._photometric_backward: photometric_backward,
+    adam._adam_step: adam_step,
+    langevin._perturb_means: perturb_means,
+    activations._mean_activations: mean_activations,
+    activations._mean_activations_backward: mean_activations_backward,
+}
+
+if _native is not None:
+    for _operation, _function in IMPLEMENTATIONS.items():
+        _operation.register_kernel("cuda")(_function)
