@@ -249,7 +249,8 @@ def contributions(
 
 # ------------------------------------------------------------------------------------------------------------- training
 def _masked(image: Tensor, mask: Tensor | None) -> Tensor:
-    return image.detach().contiguous() if mask is None else image.detach() * mask[..., None]
+    """Zero where the mask hides a pixel, whatever stands there."""
+    return image.detach().contiguous() if mask is None else image.detach().masked_fill(~mask[..., None], 0)
 
 
 def _share(mask: Tensor | None) -> Tensor | float:
@@ -275,7 +276,7 @@ def photometric_backward(
     v_image = torch.empty(image.shape, dtype=image.dtype, device=image.device)
     v_means = torch.stack([v_ssim, v_l1 * _share(mask)])
     _run("photometric_backward", _masked(image, mask), _masked(target, mask), maps, v_means, v_image)
-    return v_image if mask is None else v_image.mul_(mask[..., None])
+    return v_image if mask is None else v_image.masked_fill_(~mask[..., None], 0)
 
 
 def adam_step(

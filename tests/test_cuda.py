@@ -244,6 +244,7 @@ def test_photometric_gradient_weighs_both_terms(shape: tuple[int, int, int]) -> 
     image, target = (uniform(g, 0, 1, *shape).float() for _ in range(2))
     mask = torch.rand(shape[:2], generator=g) < 0.8
     image[0, 0] = target[0, 0]
+    mask[-1, -1], target[-1, -1] = False, torch.nan
 
     def gradient() -> torch.Tensor:
         leaf = image.clone().requires_grad_()
