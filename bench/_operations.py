@@ -14,9 +14,9 @@ from anchorfield.cuda_ext.binning import Bins, bin_tiles
 from anchorfield.cuda_ext.projection import Projected
 from anchorfield.cuda_ext.spherical_harmonics import spherical_harmonics
 from anchorfield.renderer.cameras import Camera
-from anchorfield.renderer.types import Gaussians
+from anchorfield.renderer.splatting import flattened
+from anchorfield.renderer.types import PARAMETERS, Gaussians
 from bench._machine import Ceiling
-from bench._projected import projected
 from bench._scenes import Made
 
 FLOAT = 4  # bytes
@@ -49,7 +49,7 @@ class Stages:
     @cached_property
     def flat(self) -> Projected:
         """Projected Gaussians, part of the graph."""
-        return projected(self.gaussians, self.camera)
+        return flattened(self.gaussians, self.camera)
 
     @cached_property
     def visible(self) -> int:
@@ -74,8 +74,7 @@ class Stages:
 
 def trainable(gaussians: Gaussians) -> Gaussians:
     """The same Gaussians as leaves that want gradients."""
-    names = ("means", "log_scales", "quats", "logit_opacities", "sh")
-    return Gaussians(**{name: getattr(gaussians, name).clone().requires_grad_() for name in names})
+    return Gaussians(**{name: getattr(gaussians, name).clone().requires_grad_() for name in PARAMETERS})
 
 
 def colours(gaussians: Gaussians, camera: Camera, flat: Projected) -> Tensor:

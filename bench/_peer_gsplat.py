@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from anchorfield.renderer.cameras import Camera
-from anchorfield.renderer.types import Gaussians
+from anchorfield.renderer.types import PARAMETERS, Gaussians
 
 NAME, INSTALL = "gsplat torch reference", "pip install gsplat==1.5.3"
 TILE, CAP, LEAST, STOP = 16, 0.999, 1 / 255, 1e-4
@@ -45,7 +45,7 @@ def image(gaussians: Gaussians, camera: Camera) -> Tensor:
 
 def gradients(gaussians: Gaussians, camera: Camera, v_image: Tensor) -> tuple[Tensor, ...]:
     """Gradients of the parameters for a gradient of the image."""
-    leaves = [getattr(gaussians, name) for name in ("means", "log_scales", "quats", "logit_opacities", "sh")]
+    leaves = [getattr(gaussians, name) for name in PARAMETERS]
     pairs, offsets = _pairs(_flat(gaussians, camera), camera)
     _, v_pairs = _blended([pair.detach() for pair in pairs], offsets, camera, v_image)
     return torch.autograd.grad(pairs, leaves, v_pairs)

@@ -23,10 +23,9 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from anchorfield.renderer.cameras import Camera
-from anchorfield.renderer.splatting import DILATION
-from anchorfield.renderer.types import Gaussians
+from anchorfield.renderer.splatting import DILATION, flattened
+from anchorfield.renderer.types import PARAMETERS, Gaussians
 from anchorfield.scenes.load import load_scene
-from bench._projected import projected
 
 Array = NDArray[np.float64]
 
@@ -59,7 +58,7 @@ def fitted(gaussians: Gaussians, cameras: list[Camera]) -> Statistics:
 
 def seen(gaussians: Gaussians, camera: Camera) -> Array:
     """The values of NAMES for every Gaussian in view, [V, 6]."""
-    flat = projected(gaussians, camera)
+    flat = flattened(gaussians, camera)
     rows = flat.visible
     means, conics, depths = (t[rows].double() for t in (flat.means2d, flat.conics, flat.depths))
     major, minor = _axes(conics)
@@ -96,7 +95,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = torch.load(arguments.state, weights_only=True)["model"]
     scene = load_scene(arguments.capture, downscale=1)
-    gaussians = Gaussians(**{name: model[name] for name in ("means", "log_scales", "quats", "logit_opacities", "sh")})
+    gaussians = Gaussians(**{name: model[name] for name in PARAMETERS})
     found = fitted(gaussians, [view.camera for view in scene.views])
     quantiles, correlation = (np.round(values, 4).tolist() for values in (found.quantiles, found.correlation))
     print(json.dumps({"seen": round(found.seen), "quantiles": quantiles, "correlation": correlation}))

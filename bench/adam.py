@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from anchorfield.renderer.adam import Adam
+from anchorfield.renderer.types import PARAMETERS
 from bench import _table
 from bench._operations import FLOAT, Operation, Stages
 
@@ -17,11 +18,10 @@ LANES = 14  # of one number
 
 def operations(stages: Stages) -> Iterator[Operation]:
     """A sparse step on the Gaussians in view."""
-    names = ("means", "log_scales", "quats", "logit_opacities", "sh")
-    parameters = {name: nn.Parameter(getattr(stages.gaussians, name).detach().clone()) for name in names}
+    parameters = {name: nn.Parameter(getattr(stages.gaussians, name).detach().clone()) for name in PARAMETERS}
     for parameter in parameters.values():
         parameter.grad = torch.full_like(parameter, 1e-3)
-    optimiser = Adam(parameters, dict.fromkeys(names, 1e-9))
+    optimiser = Adam(parameters, dict.fromkeys(PARAMETERS, 1e-9))
     visible = stages.flat.visible
 
     def run() -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from anchorfield.renderer.types import Gaussians
+from anchorfield.renderer.splatting import flattened
+from anchorfield.renderer.types import PARAMETERS, Gaussians
 from anchorfield.scenes.load import load_scene
 from bench import _lanes, _table
 from bench._machine import one_torch_thread
-from bench._projected import projected
 from bench._scenes import Made, made
 
 VIEWS = 7  # held-out views at most that are averaged
@@ -25,7 +25,7 @@ VIEWS = 7  # held-out views at most that are averaged
 
 def counted(scenes: list[Made]) -> dict[str, float]:
     """Mean counts over scenes."""
-    totals = [_lanes.counts(projected(s.gaussians, s.camera), s.camera.width, s.camera.height) for s in scenes]
+    totals = [_lanes.counts(flattened(s.gaussians, s.camera), s.camera.width, s.camera.height) for s in scenes]
     return {name: sum(total[name] for total in totals) / len(totals) for name in totals[0]}
 
 
@@ -45,8 +45,7 @@ def lines(total: dict[str, float]) -> list[str]:
 
 def _trained(state: Path, capture: Path, downscale: int) -> list[Made]:
     model = torch.load(state, weights_only=True)["model"]
-    names = ("means", "log_scales", "quats", "logit_opacities", "sh")
-    gaussians = Gaussians(**{name: model[name] for name in names})
+    gaussians = Gaussians(**{name: model[name] for name in PARAMETERS})
     scene = load_scene(capture, downscale=downscale)
     return [Made(gaussians, scene.views[index].camera) for index in scene.test[:VIEWS]]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from anchorfield.renderer.splatting import flattened
 from bench import _table
 from bench._operations import FLOAT, Operation, Stages, backward, forward
-from bench._projected import projected
 
 LANES, BACKWARD_LANES = 150, 350  # arithmetic of one Gaussian, counted in the formulas
 
@@ -16,7 +16,7 @@ def operations(stages: Stages) -> Iterator[Operation]:
     gaussians, camera, count = stages.gaussians, stages.camera, stages.count
     inputs = (gaussians.means, gaussians.quats, gaussians.log_scales, gaussians.logit_opacities)
     yield Operation(
-        "projection", forward(lambda: projected(gaussians, camera)), LANES * count, (11 + 9) * FLOAT * count
+        "projection", forward(lambda: flattened(gaussians, camera)), LANES * count, (11 + 9) * FLOAT * count
     )
     yield Operation(
         "projection backward",

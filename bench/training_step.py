@@ -18,7 +18,7 @@ import torch
 
 from anchorfield import methods
 from anchorfield.methods import Method, State
-from anchorfield.renderer.types import Gaussians
+from anchorfield.renderer.types import PARAMETERS, Gaussians
 from anchorfield.scenes.load import load_scene
 from anchorfield.scenes.scene import Scene
 from anchorfield.scenes.triangulate import triangulated_points
@@ -63,8 +63,7 @@ def steps(stages: Stages) -> Iterator[object]:
 
 def _state(gaussians: Gaussians, cap: int) -> State:
     """A checkpoint with these Gaussians and moments of zero."""
-    names = ("means", "log_scales", "quats", "logit_opacities", "sh")
-    model = {name: getattr(gaussians, name).detach() for name in names}
+    model = {name: getattr(gaussians, name).detach() for name in PARAMETERS}
     moments = {name: {"1": torch.zeros_like(value), "2": torch.zeros_like(value)} for name, value in model.items()}
     return {
         "model": {**model, "background": torch.zeros(3)},
@@ -96,8 +95,7 @@ def trained_scenes(capture: Path, gaussians: int, steps: int, downscales: list[i
     method = methods.load("gaussian_splatting")(cap=gaussians)  # type: ignore[call-arg]
     scene = with_points(load_scene(capture, downscale=downscales[0]))
     model = trained(method, scene, steps)["model"]
-    names = ("means", "log_scales", "quats", "logit_opacities", "sh")
-    found = Gaussians(**{name: model[name].detach().clone() for name in names})
+    found = Gaussians(**{name: model[name].detach().clone() for name in PARAMETERS})
     captures = [load_scene(capture, downscale=downscale) for downscale in downscales]
     return [Made(found, c.views[(c.test or c.train)[0]].camera) for c in captures]
 

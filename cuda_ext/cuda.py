@@ -80,10 +80,9 @@ def project(
 ) -> tuple[Tensor, ...]:
     """Means, conics, depths, opacities and extents on the image; see `projection.project`."""
     inputs = _dense(means, quats, scales, opacities, world_to_camera)
-    n = means.shape[0]
-    outputs = [means.new_empty(shape) for shape in [(n, 2), (n, 3), (n,), (n,), (n, 2)]]
+    outputs = projection.empty_outputs(means)
     _run("project", *inputs, numbers, antialiased, raw, *outputs)
-    return tuple(outputs)
+    return outputs
 
 
 def project_backward(
@@ -262,8 +261,8 @@ def photometric(
     image: Tensor, target: Tensor, mask: Tensor | None, differentiable: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean absolute difference, mean SSIM, and what backward wants to know; see `ssim.l1_and_ssim`."""
-    height, width, channels = image.shape
-    maps = image.new_empty((height, 3, (width * channels + 15) // 16 * 16))  # as on the CPU; read as [3, H, W, C]
+    height, width, _ = image.shape
+    maps = ssim.empty_outputs(image, True)[2]  # room for [3, H, W, C]
     means, partial = image.new_empty(2), image.new_empty((_native.photometric_rows(width, height), 2))
     _run("photometric", _masked(image, mask), _masked(target, mask), means, maps, partial)
     return means[1] * _share(mask), means[0].clone(), maps if differentiable else image.new_empty(0)

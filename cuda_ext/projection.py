@@ -74,16 +74,23 @@ def _project(
     raw: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = [t.detach().contiguous() for t in (means, quats, scales, opacities, world_to_camera)]
-    n = means.shape[0]
-    outputs = [means.new_empty(shape) for shape in [(n, 2), (n, 3), (n,), (n,), (n, 2)]]
+    outputs = empty_outputs(means)
     _kernels.project(*inputs, numbers, antialiased, raw, *outputs)
-    return outputs[0], outputs[1], outputs[2], outputs[3], outputs[4]
+    return outputs
 
 
 @_project.register_fake
 def _(means: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return empty_outputs(means)
+
+
+def empty_outputs(means: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Room for what `Projected` holds, on the means' device."""
     n = means.shape[0]
-    return tuple(means.new_empty(shape) for shape in [(n, 2), (n, 3), (n,), (n,), (n, 2)])
+    means2d, conics, depths, opacities, extents = (
+        means.new_empty(shape) for shape in [(n, 2), (n, 3), (n,), (n,), (n, 2)]
+    )
+    return means2d, conics, depths, opacities, extents
 
 
 @torch.library.custom_op("anchorfield::project_backward", mutates_args=(), device_types="cpu")

@@ -42,7 +42,7 @@ def ssim(
 def _photometric(
     image: Tensor, target: Tensor, mask: Tensor | None, differentiable: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    l1, similarity, maps = _outputs(image, differentiable)
+    l1, similarity, maps = empty_outputs(image, differentiable)
     inputs = [t.detach().contiguous() for t in (image, target)]
     _kernels.photometric(
         *inputs, None if mask is None else mask.contiguous(), l1, similarity, maps if differentiable else None
@@ -54,10 +54,10 @@ def _photometric(
 def _outputs_fake(
     image: Tensor, target: Tensor, mask: Tensor | None, differentiable: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(image, differentiable)
+    return empty_outputs(image, differentiable)
 
 
-def _outputs(image: Tensor, differentiable: bool) -> tuple[Tensor, Tensor, Tensor]:
+def empty_outputs(image: Tensor, differentiable: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The two means, and for each row of the image three of derivatives by windowed moments, padded to 16 numbers."""
     height, length = image.shape[0], image.shape[1] * image.shape[2]
     maps = (height, 3, (length + 15) // 16 * 16) if differentiable else (0,)

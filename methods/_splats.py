@@ -14,11 +14,10 @@ from anchorfield.methods._method import Fit, Model
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError
 from anchorfield.renderer.splatting import splat
-from anchorfield.renderer.types import Frame, Gaussians
+from anchorfield.renderer.types import PARAMETERS, Frame, Gaussians
 from anchorfield.scenes.scene import Points, Scene
 
 SH_C0 = 0.28209479177387814
-NAMES = ("means", "log_scales", "quats", "logit_opacities", "sh")
 LARGEST = 0.25  # standard deviation of a Gaussian, as a share of its distance
 BYTES_PER_GAUSSIAN = 59 * 4 * 4 + 400  # parameters, gradients and two moments, and what a step keeps beside them
 
@@ -35,18 +34,18 @@ class SplatModel(Model):
 
     def __init__(self, gaussians: Gaussians, background: Tensor):
         super().__init__()
-        for name in NAMES:
+        for name in PARAMETERS:
             self.register_parameter(name, nn.Parameter(getattr(gaussians, name).contiguous()))
         self.register_buffer("background", background)
         self.antialiased = gaussians.antialiased
 
     def raw(self) -> Gaussians:
         """The parameters themselves, part of the graph."""
-        return Gaussians(**{name: getattr(self, name) for name in NAMES}, antialiased=self.antialiased)
+        return Gaussians(**{name: getattr(self, name) for name in PARAMETERS}, antialiased=self.antialiased)
 
     def gaussians(self, camera: Camera | None = None) -> Gaussians:
         """Detached Gaussians in the training frame."""
-        return Gaussians(**{name: getattr(self, name).detach() for name in NAMES}, antialiased=self.antialiased)
+        return Gaussians(**{name: getattr(self, name).detach() for name in PARAMETERS}, antialiased=self.antialiased)
 
     @torch.no_grad()
     def render(self, camera: Camera) -> Frame:
@@ -56,10 +55,10 @@ class SplatModel(Model):
 
 def restored(state: Mapping[str, Tensor], antialiased: bool) -> SplatModel:
     """The model of a checkpoint's "model" entry."""
-    missing = [name for name in (*NAMES, "background") if name not in state]
+    missing = [name for name in (*PARAMETERS, "background") if name not in state]
     if missing:
         raise DataError(f"checkpoint: expected the tensors of splats, '{missing[0]}' is missing; is it of this method?")
-    gaussians = Gaussians(**{name: state[name].clone() for name in NAMES}, antialiased=antialiased)
+    gaussians = Gaussians(**{name: state[name].clone() for name in PARAMETERS}, antialiased=antialiased)
     return SplatModel(gaussians, state["background"].clone())
 
 
@@ -114,7 +113,7 @@ def set_rows(fit: Fit, build: Mapping[str, Tensor], moments: Tensor) -> None:
 
 def rows_of(fit: Fit) -> dict[str, Tensor]:
     """The parameters' values by name."""
-    return {name: getattr(fit.model, name).detach() for name in NAMES}
+    return {name: getattr(fit.model, name).detach() for name in PARAMETERS}
 
 
 def quaternion_matrices(quats: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from anchorfield.methods._initial import MIN_POINTS, initial_points
 from anchorfield.methods._method import Fit, State, check_ranges
 from anchorfield.methods._splats import (
     BYTES_PER_GAUSSIAN,
-    NAMES,
     SplatModel,
     extent,
     from_points,
@@ -32,6 +31,7 @@ from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.losses import photometric
 from anchorfield.renderer.memory import available_bytes
 from anchorfield.renderer.splatting import splat
+from anchorfield.renderer.types import PARAMETERS
 from anchorfield.scenes.scene import Scene
 
 PER_PIXEL = 0.5  # Gaussians per pixel of a view, at most
@@ -141,7 +141,7 @@ class GaussianSplatting:
         return SplatModel(gaussians, torch.tensor(scene.background))
 
     def _optimiser(self, model: SplatModel) -> Adam:
-        return Adam({name: getattr(model, name) for name in NAMES}, {})  # rates are set before every step
+        return Adam({name: getattr(model, name) for name in PARAMETERS}, {})  # rates are set before every step
 
     def _set_rates(self, fit: Fit, size: float) -> None:
         """Learning rates at the fit's progress, raised where the budget holds few steps; the noise keeps its own."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anchorfield.cuda_ext.binning import bin_tiles
 from anchorfield.cuda_ext.compositing import composite
-from anchorfield.cuda_ext.projection import project
+from anchorfield.cuda_ext.projection import Projected, project
 from anchorfield.cuda_ext.spherical_harmonics import spherical_harmonics
 from anchorfield.renderer import _gsplat, backends
 from anchorfield.renderer.cameras import Camera
@@ -52,23 +52,7 @@ def splat(
     """
     if backends.current() == backends.GSPLAT:
         return _through_gsplat(gaussians, camera, background, sh_degree, depth, absgrad_probe)
-    projected = project(
-        gaussians.means,
-        gaussians.quats,
-        gaussians.log_scales,
-        gaussians.logit_opacities,
-        camera.world_to_camera,
-        fx=camera.fx,
-        fy=camera.fy,
-        cx=camera.cx,
-        cy=camera.cy,
-        width=camera.width,
-        height=camera.height,
-        near=NEAR,
-        dilation=MIP_DILATION if gaussians.antialiased else DILATION,
-        antialiased=gaussians.antialiased,
-        raw=True,
-    )
+    projected = flattened(gaussians, camera)
     visible = projected.visible
     degree = gaussians.sh_degree if sh_degree is None else sh_degree
     features = spherical_harmonics(gaussians.sh, gaussians.means, camera.centre, degree, visible)
@@ -90,6 +74,27 @@ def splat(
     expected = image[..., 3] / alpha.clamp_min(1e-6) if depth else None
     rgb = image[..., :3] if depth else image  # a slice's gradient costs a copy of the image
     return Splats(rgb, alpha, expected, projected.means2d, visible)
+
+
+def flattened(gaussians: Gaussians, camera: Camera) -> Projected:
+    """The Gaussians as ellipses on the camera's image."""
+    return project(
+        gaussians.means,
+        gaussians.quats,
+        gaussians.log_scales,
+        gaussians.logit_opacities,
+        camera.world_to_camera,
+        fx=camera.fx,
+        fy=camera.fy,
+        cx=camera.cx,
+        cy=camera.cy,
+        width=camera.width,
+        height=camera.height,
+        near=NEAR,
+        dilation=MIP_DILATION if gaussians.antialiased else DILATION,
+        antialiased=gaussians.antialiased,
+        raw=True,
+    )
 
 
 def _through_gsplat(

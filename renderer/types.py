@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+PARAMETERS = ("means", "log_scales", "quats", "logit_opacities", "sh")
+"""The tensors of `Gaussians`, by name."""
+
 
 @dataclass(frozen=True)
 class Gaussians:

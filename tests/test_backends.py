@@ -31,9 +31,7 @@ from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError, MissingBackend, UsageError
 from anchorfield.renderer.metrics import psnr
 from anchorfield.renderer.splatting import Splats, splat
-from anchorfield.renderer.types import Gaussians
-
-NAMES = ("means", "log_scales", "quats", "logit_opacities", "sh")
+from anchorfield.renderer.types import PARAMETERS, Gaussians
 
 
 class StandIn:
@@ -45,7 +43,7 @@ class StandIn:
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
         fx, fy, cx, cy = (float(Ks[0, i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
         lens = {"fx": fx, "fy": fy, "cx": cx, "cy": cy, "width": width, "height": height}
-        flat = project_activated(
+        flat = project(
             means, quats, scales, opacities, viewmats[0], **lens, near=near_plane, dilation=eps2d,
             antialiased=calc_compensations,
         )  # fmt: skip
@@ -85,13 +83,6 @@ class StandIn:
         return image[None], alpha[None, ..., None]
 
 
-def project_activated(
-    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, pose: Tensor, **rest: Any
-) -> Projected:
-    """Our projection from activated parameters."""
-    return project(means, quats, scales, opacities, pose, **rest)
-
-
 def scene(antialiased: bool = False) -> tuple[Gaussians, Camera]:
     """Gaussians before, beside and behind a camera that looks at them from elsewhere."""
     random = torch.Generator().manual_seed(3)
@@ -114,7 +105,7 @@ def scene(antialiased: bool = False) -> tuple[Gaussians, Camera]:
 def outcome(monkeypatch: pytest.MonkeyPatch, backend: str, gaussians: Gaussians, camera: Camera) -> dict[str, Any]:
     """Image, alpha, depth, visibility and all gradients by a backend."""
     monkeypatch.setattr(backends, "_current", backend)
-    leaves = {name: getattr(gaussians, name).clone().requires_grad_() for name in NAMES}
+    leaves = {name: getattr(gaussians, name).clone().requires_grad_() for name in PARAMETERS}
     probe = torch.zeros(len(gaussians), 2, requires_grad=True)
     pose = camera.world_to_camera.clone().requires_grad_()
     background = torch.tensor([0.2, 0.4, 0.6])

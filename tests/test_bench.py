@@ -13,10 +13,10 @@ import torch
 from anchorfield.cuda_ext import native
 from anchorfield.cuda_ext.projection import Projected
 from anchorfield.renderer.metrics import psnr
+from anchorfield.renderer.splatting import flattened
 from bench import _lanes, _machine, _peer_gsplat, _peers, _statistics, check, image, memory, training_step
 from bench._machine import Ceiling
 from bench._operations import Operation, Stages, evaluations
-from bench._projected import projected
 from bench._scenes import drawn, fox, made
 from bench._timing import Timing, relative_deviation, timed
 
@@ -28,7 +28,7 @@ FOX = {"pairs 16": 1.00, "reached": 110.8, "blends": 94.0, "vectors 4x4": 7.41}
 
 def test_a_made_scene_has_the_counts_of_the_trained_one() -> None:
     scene = made(round(fox().seen), 270, 480)
-    flat = projected(scene.gaussians, scene.camera)
+    flat = flattened(scene.gaussians, scene.camera)
     assert 0.93 * len(scene.gaussians) < flat.visible.sum() <= len(scene.gaussians)
     total = _lanes.counts(flat, 270, 480)
     for name, value in FOX.items():
@@ -48,14 +48,14 @@ def test_drawing_is_reproducible_and_scales() -> None:
     first, again = (drawn(fox(), 100, np.random.default_rng(5)) for _ in range(2))
     assert np.array_equal(first, again)
     few, many = (
-        evaluations(projected(s.gaussians, s.camera), 270, 480) for s in (made(5000, 270, 480), made(20000, 270, 480))
+        evaluations(flattened(s.gaussians, s.camera), 270, 480) for s in (made(5000, 270, 480), made(20000, 270, 480))
     )
     assert many == pytest.approx(few, rel=0.6)  # the overdraw stays, but for the widening and what is cut off
 
 
 def test_evaluations_are_the_pixels_that_gaussians_reach() -> None:
     scene = made(3000, 128, 96)
-    flat = projected(scene.gaussians, scene.camera)
+    flat = flattened(scene.gaussians, scene.camera)
     assert evaluations(flat, 128, 96) == pytest.approx(
         _lanes.counts(flat, 128, 96)["reached"], rel=0.1
     )  # what lies across the border is estimated

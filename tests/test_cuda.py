@@ -29,7 +29,7 @@ from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.losses import photometric
 from anchorfield.renderer.splatting import splat
-from anchorfield.renderer.types import Gaussians
+from anchorfield.renderer.types import PARAMETERS, Gaussians
 from reference.made_scenes import generator, uniform
 from reference.tolerance import assert_as_good_as_plain, relative_error
 
@@ -187,8 +187,7 @@ def test_room_grows_at_once_and_shrinks_slowly() -> None:
 def rendered(made: Made) -> Outputs:
     """Image, loss, the gradients of a training step, and the parameters after it."""
     raw = made.gaussians()
-    names = ("means", "log_scales", "quats", "logit_opacities", "sh")
-    leaves = {name: torch.nn.Parameter(getattr(raw, name).clone()) for name in names}
+    leaves = {name: torch.nn.Parameter(getattr(raw, name).clone()) for name in PARAMETERS}
     pose = torch.nn.Parameter(torch.eye(4))
     background = torch.nn.Parameter(torch.tensor([0.2, 0.5, 0.9]))
     probe = torch.zeros(made.count, 2, requires_grad=True)

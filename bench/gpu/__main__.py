@@ -35,10 +35,9 @@ from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import MissingBackend
 from anchorfield.renderer.losses import photometric
 from anchorfield.renderer.splatting import splat
-from anchorfield.renderer.types import Gaussians
+from anchorfield.renderer.types import PARAMETERS, Gaussians
 
 Arrays = dict[str, Tensor]
-PARAMETERS = ("means", "log_scales", "quats", "logit_opacities", "sh")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -204,9 +204,7 @@ template <class S> void bind(nb::module_& m) {
                 arrays.push_back({int64_t(parameters[i].size() / rates.at(i).size()), int64_t(rates.at(i).size()),
                                   parameters[i].data(), gradients.at(i).data(), moments1.at(i).data(),
                                   moments2.at(i).data(), rates.at(i).data()});
-            AdamSettings<S> settings{S(1 / (1 - std::pow(beta1, double(step)))),
-                                     S(1 / (1 - std::pow(beta2, double(step)))), S(beta1), S(beta2), S(epsilon)};
-            kernels<S>().adam(arrays, rows ? rows->data() : nullptr, settings);
+            kernels<S>().adam(arrays, rows ? rows->data() : nullptr, {step, beta1, beta2, epsilon});
         },
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
         nb::arg(), Release());

@@ -3,12 +3,20 @@
 
 #include "common/math.h"
 
+#include <cmath>
+#include <cstdint>
+
 namespace anchorfield {
 
 template <class S> struct AdamSettings {
     S step_scale;   // 1 / (1 - beta1^t)
     S second_scale; // 1 / (1 - beta2^t)
     S beta1, beta2, epsilon;
+
+    AdamSettings(int64_t step, double beta1, double beta2, double epsilon)
+        : step_scale(S(1 / (1 - std::pow(beta1, double(step))))),
+          second_scale(S(1 / (1 - std::pow(beta2, double(step))))), beta1(S(beta1)), beta2(S(beta2)),
+          epsilon(S(epsilon)) {}
 };
 
 template <class T, class S>

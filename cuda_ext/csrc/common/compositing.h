@@ -1,4 +1,4 @@
-// The rules of compositing that every kernel and the binding share.
+// The rules of compositing that every kernel and the binning share.
 #pragma once
 
 #include "common/math.h"
@@ -38,7 +38,7 @@ template <class S> AF_HD SplatForm<S> splat_form(const S* mean, const S* conic, 
     return {mean[0], mean[1], a * scale, b / a, determinant(a, b, c) / a * scale, log2(opacity)};
 }
 
-// opacity exp(-sigma) at the offset (dx, dy) from a pixel to the mean.
+// opacity exp(-sigma) at the offset (dx, dy) between a pixel and the mean, either way round.
 template <class T> AF_HD T raw_alpha(T a, T shear, T across, T log2_opacity, T dx, T dy) {
     const T u = fma(shear, dy, dx);
     return exp2(fma(a * u, u, fma(across * dy, dy, log2_opacity)));

@@ -24,6 +24,11 @@ AF_HD RandomWords philox(RandomWords counter, uint32_t key0, uint32_t key1) {
     return w;
 }
 
+// The words of one Gaussian, or whatever `index` counts.
+AF_HD RandomWords random_words(uint64_t index, uint64_t seed) {
+    return philox({uint32_t(index), uint32_t(index >> 32), 0, 0}, uint32_t(seed), uint32_t(seed >> 32));
+}
+
 // The word's upper 24 bits in [0, 1): exact in every precision.
 template <class S> AF_HD S uniform(uint32_t word) { return S(int32_t(word >> 8)) * S(1.0 / (1 << 24)); }
 

@@ -1,13 +1,17 @@
 // Compiled once per instruction set, each time into the namespace AF_ISA.
 #include "cpu/kernels.h"
 
+#include "common/binning.h"
 #include "common/compositing.h"
 #include "common/langevin.h"
 #include "common/random.h"
 #include "common/spherical_harmonics.h"
-#include "common/ssim.h"
+#include "common/window.h"
 #include "cpu/parallel.h"
+#include "cpu/functions.h"
+#include "cpu/rows.h"
 #include "cpu/simd.h"
+#include "cpu/wide.h"
 
 #include <algorithm>
 #include <chrono>

@@ -76,7 +76,6 @@ template <class S> AF_HD Mask<S> operator<=(Pack<S> a, Pack<S> b) { return {a.v 
 template <class S> AF_HD Mask<S> operator&(Mask<S> a, Mask<S> b) { return {a.v & b.v}; }
 template <class S> AF_HD Pack<S> select(Mask<S> m, Pack<S> a, Pack<S> b) { return Pack<S>(m.v ? a.v : b.v); }
 template <class S> AF_HD Pack<S> fma(Pack<S> a, Pack<S> b, Pack<S> c) { return Pack<S>(a.v * b.v + c.v); }
-template <class S> AF_HD Pack<S> reciprocal(Pack<S> a) { return Pack<S>(S(1)) / a; }
 template <class S> AF_HD uint32_t bits(Mask<S> m) {
     uint32_t r = 0;
     for (int i = 0; i < Pack<S>::width; ++i) r |= uint32_t(m.v[i] & 1) << i;
@@ -86,10 +85,6 @@ template <class S> AF_HD S sum(Pack<S> a) {
     S r = 0;
     for (int i = 0; i < Pack<S>::width; ++i) r += a.v[i];
     return r;
-}
-template <class S> AF_HD Pack<S> exp2(Pack<S> a) {
-    for (int i = 0; i < Pack<S>::width; ++i) a.v[i] = std::exp2(a.v[i]);
-    return a;
 }
 
 #if defined(AF_X86_v3)
@@ -130,11 +125,6 @@ AF_HD F fma(F a, F b, F c) { return F(_mm256_fmadd_ps(a.v, b.v, c.v)); }
 AF_HD F fnma(F a, F b, F c) { return F(_mm256_fnmadd_ps(a.v, b.v, c.v)); }
 AF_HD F sqrt(F a) { return F(_mm256_sqrt_ps(a.v)); }
 AF_HD F abs(F a) { return F(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)); }
-// 12 bits from the estimate, doubled by one Newton step.
-AF_HD F reciprocal(F a) {
-    F r(_mm256_rcp_ps(a.v));
-    return r * fnma(a, r, F(2.0f));
-}
 AF_HD uint32_t bits(Mask<float> m) { return uint32_t(_mm256_movemask_ps(m.v)); }
 AF_HD float sum(F a) {
     __m128 h = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
@@ -200,11 +190,6 @@ AF_HD F fma(F a, F b, F c) { return F(_mm512_fmadd_ps(a.v, b.v, c.v)); }
 AF_HD F fnma(F a, F b, F c) { return F(_mm512_fnmadd_ps(a.v, b.v, c.v)); }
 AF_HD F sqrt(F a) { return F(_mm512_sqrt_ps(a.v)); }
 AF_HD F abs(F a) { return F(_mm512_abs_ps(a.v)); }
-// 14 bits from the estimate, doubled by one Newton step.
-AF_HD F reciprocal(F a) {
-    F r(_mm512_rcp14_ps(a.v));
-    return r * fnma(a, r, F(2.0f));
-}
 AF_HD uint32_t bits(Mask<float> m) { return m.v; }
 AF_HD float sum(F a) { return _mm512_reduce_add_ps(a.v); }
 AF_HD void store_sums(float* p, F a, F b, F c, F d) {
@@ -227,125 +212,16 @@ AF_HD F split_exponent(F a, F& e) {
 }
 #endif
 
-#if defined(AF_X86_v3)
-AF_HD F gather_quads(const float* const* row) {
-    return F(_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[0])), _mm_loadu_ps(row[4]), 1));
-}
-AF_HD void scatter_quads(F a, float* const* row) {
-    _mm_storeu_ps(row[0], _mm256_castps256_ps128(a.v));
-    _mm_storeu_ps(row[4], _mm256_extractf128_ps(a.v, 1));
-}
-#define AF_IN_QUADS(name) _mm256_##name
-#elif defined(AF_X86_v4)
-AF_HD F gather_quads(const float* const* row) {
-    __m512 a = _mm512_castps128_ps512(_mm_loadu_ps(row[0]));
-    a = _mm512_insertf32x4(a, _mm_loadu_ps(row[4]), 1);
-    a = _mm512_insertf32x4(a, _mm_loadu_ps(row[8]), 2);
-    return F(_mm512_insertf32x4(a, _mm_loadu_ps(row[12]), 3));
-}
-AF_HD void scatter_quads(F a, float* const* row) {
-    _mm_storeu_ps(row[0], _mm512_castps512_ps128(a.v));
-    _mm_storeu_ps(row[4], _mm512_extractf32x4_ps(a.v, 1));
-    _mm_storeu_ps(row[8], _mm512_extractf32x4_ps(a.v, 2));
-    _mm_storeu_ps(row[12], _mm512_extractf32x4_ps(a.v, 3));
-}
-#define AF_IN_QUADS(name) _mm512_##name
-#endif
-
-#if defined(AF_X86_v3) || defined(AF_X86_v4)
-// Transposes the 4x4 numbers that a quarter (or half) of four packs holds, in each of them.
-AF_HD void transpose_quads(F& a, F& b, F& c, F& d) {
-    auto pd = [](auto x) { return AF_IN_QUADS(castps_pd)(x); };
-    auto ps = [](auto x) { return AF_IN_QUADS(castpd_ps)(x); };
-    auto ab = pd(AF_IN_QUADS(unpacklo_ps)(a.v, b.v)), cd = pd(AF_IN_QUADS(unpacklo_ps)(c.v, d.v));
-    auto AB = pd(AF_IN_QUADS(unpackhi_ps)(a.v, b.v)), CD = pd(AF_IN_QUADS(unpackhi_ps)(c.v, d.v));
-    a = F(ps(AF_IN_QUADS(unpacklo_pd)(ab, cd))), b = F(ps(AF_IN_QUADS(unpackhi_pd)(ab, cd)));
-    c = F(ps(AF_IN_QUADS(unpacklo_pd)(AB, CD))), d = F(ps(AF_IN_QUADS(unpackhi_pd)(AB, CD)));
-}
-#undef AF_IN_QUADS
-// Columns 0 to 3 of as many rows as a pack has lanes.
-AF_HD void load_four_columns(const float* const* row, F* column) {
-    F a = gather_quads(row), b = gather_quads(row + 1), c = gather_quads(row + 2), d = gather_quads(row + 3);
-    transpose_quads(a, b, c, d);
-    column[0] = a, column[1] = b, column[2] = c, column[3] = d;
-}
-AF_HD void store_four_columns(const F* column, float* const* row) {
-    F a = column[0], b = column[1], c = column[2], d = column[3];
-    transpose_quads(a, b, c, d);
-    scatter_quads(a, row), scatter_quads(b, row + 1), scatter_quads(c, row + 2), scatter_quads(d, row + 3);
-}
-
-// 2^a for a < 128 (smaller than the least normal number is 2^-126 or 0): a polynomial for the fraction of a in [0, 1), a
-// minimax fit of degree 5, times the power of two. Relative error below 2.1e-7 with its rounding.
-AF_HD F exp2(F a) {
-    const F f = fraction(a);
-    F p = fma(F(1.8775767e-3f), f, F(8.9893397e-3f));
-    p = fma(p, f, F(5.5826318e-2f));
-    p = fma(p, f, F(2.4015361e-1f));
-    p = fma(p, f, F(6.9315308e-1f));
-    p = fma(p, f, F(9.9999994e-1f));
-    return scale_by_power(p, a);
-}
-
-// e^a for a in [-87, 88], within an ulp or two: the polynomial of degree 7 in Cephes (Moshier 1989).
-AF_HD F exp(F a) {
-    a = min(max(a, F(-87.0f)), F(88.0f));
-    F whole = fma(a, F(1.44269504f), F(0.5f));
-    whole = whole - fraction(whole);
-    F r = fnma(whole, F(-2.12194440e-4f), fnma(whole, F(0.693359375f), a)); // ln 2 in two parts
-    F p = fma(fma(F(1.9875691500e-4f), r, F(1.3981999507e-3f)), r, F(8.3334519073e-3f));
-    p = fma(fma(fma(p, r, F(4.1665795894e-2f)), r, F(1.6666665459e-1f)), r, F(5.0000001201e-1f));
-    return scale_by_power(fma(p, r * r, r + F(1.0f)), whole);
-}
-
-// The logarithm of positive normal numbers, within an ulp or two, near 1 too: Cephes again.
-AF_HD F log(F a) {
-    F e, m = split_exponent(a, e); // a = m 2^e, m in [1/2, 1)
-    Mask<float> low = m < F(0.70710678f);
-    e = e - select(low, F(1.0f), F(0.0f));
-    m = m - F(1.0f) + select(low, m, F(0.0f));
-    F p = fma(fma(F(7.0376836292e-2f), m, F(-1.1514610310e-1f)), m, F(1.1676998740e-1f));
-    p = fma(fma(fma(p, m, F(-1.2420140846e-1f)), m, F(1.4249322787e-1f)), m, F(-1.6668057665e-1f));
-    p = fma(fma(fma(p, m, F(2.0000714765e-1f)), m, F(-2.4999993993e-1f)), m, F(3.3333331174e-1f));
-    F m2 = m * m;
-    F small = fma(p * m, m2, fma(e, F(-2.12194440e-4f), F(-0.5f) * m2));
-    return fma(e, F(0.693359375f), m + small);
-}
-
-// Of half turns in [-1/2, 1/2]: Taylor's series as far as float32 can tell.
-AF_HD F sin_pi(F a) {
-    F x = a * F(3.14159265f), x2 = x * x;
-    F p = fma(fma(F(1.6059044e-10f), x2, F(-2.5052108e-8f)), x2, F(2.7557319e-6f));
-    p = fma(fma(fma(p, x2, F(-1.9841270e-4f)), x2, F(8.3333333e-3f)), x2, F(-1.6666667e-1f));
-    return fma(p * x2, x, x);
-}
-AF_HD F cos_pi(F a) {
-    F x = a * F(3.14159265f), x2 = x * x;
-    F p = fma(fma(F(2.0876757e-9f), x2, F(-2.7557319e-7f)), x2, F(2.4801587e-5f));
-    p = fma(fma(fma(p, x2, F(-1.3888889e-3f)), x2, F(4.1666667e-2f)), x2, F(-0.5f));
-    return fma(p, x2, F(1.0f));
-}
-#endif
-
 // ---------------------------------------------------------------------------------------------- on every set
 template <class S> AF_HD Pack<S> keep(Mask<S> m, Pack<S> a) { return select(m, a, Pack<S>(S(0))); }
 template <class S> AF_HD Pack<S> fnma(Pack<S> a, Pack<S> b, Pack<S> c) { return c - a * b; }
 template <class S> AF_HD Pack<S> abs(Pack<S> a) { return max(a, Pack<S>(S(0)) - a); }
 template <class S> AF_HD Pack<S>& operator+=(Pack<S>& a, Pack<S> b) { return a = a + b; }
 template <class S> AF_HD Pack<S> operator-(Pack<S> a) { return Pack<S>(S(0)) - a; }
-template <class S> AF_HD Mask<S> operator>(Pack<S> a, Pack<S> b) { return b < a; }
-template <class S> AF_HD Mask<S> operator>=(Pack<S> a, Pack<S> b) { return b <= a; }
-#define AF_LANES(name)                                                                                                 \
-    template <class S> AF_HD Pack<S> name(Pack<S> a) {                                                                 \
-        for (int i = 0; i < Pack<S>::width; ++i) a.v[i] = anchorfield::name(a.v[i]);                                   \
-        return a;                                                                                                      \
-    }
-AF_LANES(sqrt)
-AF_LANES(log)
-AF_LANES(exp)
-AF_LANES(sin_pi)
-AF_LANES(cos_pi)
-#undef AF_LANES
+template <class S> AF_HD Pack<S> sqrt(Pack<S> a) {
+    for (int i = 0; i < Pack<S>::width; ++i) a.v[i] = std::sqrt(a.v[i]);
+    return a;
+}
 
 // The sums over the lanes of a, b, c and d.
 template <class S> AF_HD void store_sums(S* p, Pack<S> a, Pack<S> b, Pack<S> c, Pack<S> d) {
@@ -371,184 +247,6 @@ template <class S> AF_HD Pack<S> load_first(const S* p, int count) {
 template <class S> AF_HD void store_first(Pack<S> a, S* p, int count) {
     if (count >= Pack<S>::width) a.store(p);
     else a.store(p, lanes<S>(lane_bits(0, count)));
-}
-
-// `count` rows of N numbers that follow each other in memory as packs of columns, a lane for each row (zero beyond), and
-// back.
-template <int N, class S> AF_HD void load_rows(const S* p, int count, Pack<S>* column) {
-    for (int k = 0; k < N; ++k) {
-        S lane[Pack<S>::width] = {};
-        for (int i = 0; i < count; ++i) lane[i] = p[i * N + k];
-        column[k] = Pack<S>::load(lane);
-    }
-}
-template <int N, class S> AF_HD void store_rows(const Pack<S>* column, S* p, int count) {
-    for (int k = 0; k < N; ++k) {
-        S lane[Pack<S>::width];
-        column[k].store(lane);
-        for (int i = 0; i < count; ++i) p[i * N + k] = lane[i];
-    }
-}
-#if defined(AF_X86_v4)
-// Where the numbers of column (or pack) k come from: number l of it is number at[l] of pack (or column) from[l].
-template <int N> struct RowOrder {
-    alignas(64) int32_t split_at[N][16], join_at[N][16];
-    __mmask16 split_from[N][N] = {}, join_from[N][N] = {};
-    constexpr RowOrder() : split_at(), join_at() {
-        for (int k = 0; k < N; ++k)
-            for (int l = 0; l < 16; ++l) {
-                split_at[k][l] = (l * N + k) % 16, split_from[k][(l * N + k) / 16] |= 1 << l;
-                join_at[k][l] = (k * 16 + l) / N, join_from[k][(k * 16 + l) % N] |= 1 << l;
-            }
-    }
-};
-template <int N> constexpr RowOrder<N> kRowOrder;
-
-// One pack from numbers of N.
-template <int N> AF_HD F collect(const F* packs, const int32_t* at, const __mmask16* from) {
-    const __m512i index = _mm512_load_si512(at);
-    __m512 r = _mm512_permutexvar_ps(index, packs[0].v);
-    for (int k = 1; k < N; ++k) r = _mm512_mask_permutexvar_ps(r, from[k], index, packs[k].v);
-    return F(r);
-}
-template <int N> AF_HD void load_rows(const float* p, int count, F* column) {
-    F packs[N];
-    for (int k = 0; k < N; ++k)
-        packs[k] = count == 16 ? F::load(p + 16 * k) : load_first(p + 16 * k, std::max(N * count - 16 * k, 0));
-    for (int k = 0; k < N; ++k) column[k] = collect<N>(packs, kRowOrder<N>.split_at[k], kRowOrder<N>.split_from[k]);
-}
-template <int N> AF_HD void store_rows(const F* column, float* p, int count) {
-    for (int k = 0; k < N; ++k) {
-        F pack = collect<N>(column, kRowOrder<N>.join_at[k], kRowOrder<N>.join_from[k]);
-        if (count == 16) pack.store(p + 16 * k);
-        else store_first(pack, p + 16 * k, std::max(N * count - 16 * k, 0));
-    }
-}
-#endif
-
-// Rows elsewhere in memory as packs of columns, a lane for each row, and back.
-template <class S> AF_HD void load_four_columns(const S* const* row, Pack<S>* column) {
-    for (int k = 0; k < 4; ++k)
-        for (int i = 0; i < Pack<S>::width; ++i) column[k].v[i] = row[i][k];
-}
-template <class S> AF_HD void store_four_columns(const Pack<S>* column, S* const* row) {
-    for (int k = 0; k < 4; ++k)
-        for (int i = 0; i < Pack<S>::width; ++i) row[i][k] = column[k].v[i];
-}
-template <class S> void load_columns(const S* const* rows, int columns, Pack<S>* column) {
-    constexpr int W = Pack<S>::width;
-    const S* row[W];
-    std::memcpy(row, rows, sizeof(row));
-    for (; columns >= 4; columns -= 4, column += 4) {
-        load_four_columns(row, column);
-        for (const S*& r : row) r += 4;
-    }
-    for (int k = 0; k < columns; ++k) {
-        S lane[W];
-        for (int i = 0; i < W; ++i) lane[i] = row[i][k];
-        column[k] = Pack<S>::load(lane);
-    }
-}
-template <class S> void store_columns(const Pack<S>* column, int columns, S* const* rows) {
-    constexpr int W = Pack<S>::width;
-    S* row[W];
-    std::memcpy(row, rows, sizeof(row));
-    for (; columns >= 4; columns -= 4, column += 4) {
-        store_four_columns(column, row);
-        for (S*& r : row) r += 4;
-    }
-    for (int k = 0; k < columns; ++k) {
-        S lane[W];
-        column[k].store(lane);
-        for (int i = 0; i < W; ++i) row[i][k] = lane[i];
-    }
-}
-
-// ---------------------------------------------------------------------------------------------- many packs as one
-// W numbers in W / Pack<S>::width packs. Where a pack is narrow, its operations run side by side: that hides latency, and
-// a constant is loaded once for all. Named halves instead of an array, because compilers keep arrays in memory.
-template <class S, int W, bool Leaf = (W == Pack<S>::width)> struct Wide {
-    Wide<S, W / 2> lo, hi;
-    Wide() = default;
-    AF_HD Wide(S s) : lo(s), hi(s) {}
-    AF_HD Wide(Wide<S, W / 2> l, Wide<S, W / 2> h) : lo(l), hi(h) {}
-    static AF_HD Wide load(const S* p) { return {Wide<S, W / 2>::load(p), Wide<S, W / 2>::load(p + W / 2)}; }
-    AF_HD void store(S* p) const {
-        lo.store(p);
-        hi.store(p + W / 2);
-    }
-};
-template <class S, int W> struct Wide<S, W, true> {
-    Pack<S> v;
-    Wide() = default;
-    AF_HD Wide(S s) : v(s) {}
-    AF_HD explicit Wide(Pack<S> p) : v(p) {}
-    static AF_HD Wide load(const S* p) { return Wide(Pack<S>::load(p)); }
-    AF_HD void store(S* p) const { v.store(p); }
-};
-template <class S, int W, bool Leaf = (W == Pack<S>::width)> struct WideMask {
-    WideMask<S, W / 2> lo, hi;
-};
-template <class S, int W> struct WideMask<S, W, true> {
-    Mask<S> v;
-};
-
-template <class S, int W> AF_HD Wide<S, W> select(WideMask<S, W> m, Wide<S, W> a, Wide<S, W> b) {
-    if constexpr (W == Pack<S>::width) return Wide<S, W>(select(m.v, a.v, b.v));
-    else return Wide<S, W>(select(m.lo, a.lo, b.lo), select(m.hi, a.hi, b.hi));
-}
-// Whether any lane is true.
-template <class S, int W> AF_HD bool any(WideMask<S, W> m) {
-    if constexpr (W == Pack<S>::width) return bits(m.v) != 0;
-    else return any(m.lo) || any(m.hi);
-}
-
-#define AF_WIDE_1(name)                                                                                                \
-    template <class S, int W> AF_HD Wide<S, W> name(Wide<S, W> a) {                                                    \
-        if constexpr (W == Pack<S>::width) return Wide<S, W>(name(a.v));                                               \
-        else return Wide<S, W>(name(a.lo), name(a.hi));                                                                \
-    }
-#define AF_WIDE_2(name, Result)                                                                                        \
-    template <class S, int W> AF_HD Result<S, W> name(Wide<S, W> a, Wide<S, W> b) {                                    \
-        if constexpr (W == Pack<S>::width) return Result<S, W>{name(a.v, b.v)};                                        \
-        else return Result<S, W>{name(a.lo, b.lo), name(a.hi, b.hi)};                                                  \
-    }
-#define AF_WIDE_3(name)                                                                                                \
-    template <class S, int W> AF_HD Wide<S, W> name(Wide<S, W> a, Wide<S, W> b, Wide<S, W> c) {                        \
-        if constexpr (W == Pack<S>::width) return Wide<S, W>(name(a.v, b.v, c.v));                                     \
-        else return Wide<S, W>(name(a.lo, b.lo, c.lo), name(a.hi, b.hi, c.hi));                                        \
-    }
-AF_WIDE_1(exp2)
-AF_WIDE_1(abs)
-AF_WIDE_1(reciprocal)
-AF_WIDE_2(operator+, Wide)
-AF_WIDE_2(operator-, Wide)
-AF_WIDE_2(operator*, Wide)
-AF_WIDE_2(min, Wide)
-AF_WIDE_2(max, Wide)
-AF_WIDE_2(operator<, WideMask)
-AF_WIDE_2(operator<=, WideMask)
-AF_WIDE_3(fma)
-AF_WIDE_3(fnma)
-#undef AF_WIDE_1
-#undef AF_WIDE_2
-#undef AF_WIDE_3
-template <class S, int W> AF_HD WideMask<S, W> operator&(WideMask<S, W> a, WideMask<S, W> b) {
-    if constexpr (W == Pack<S>::width) return {a.v & b.v};
-    else return {a.lo & b.lo, a.hi & b.hi};
-}
-template <class S, int W> AF_HD Wide<S, W> keep(WideMask<S, W> m, Wide<S, W> a) {
-    if constexpr (W == Pack<S>::width) return Wide<S, W>(keep(m.v, a.v));
-    else return Wide<S, W>(keep(m.lo, a.lo), keep(m.hi, a.hi));
-}
-// total + a, and total + a b, folded to one pack.
-template <class S, int W> AF_HD Pack<S> add_to(Pack<S> total, Wide<S, W> a) {
-    if constexpr (W == Pack<S>::width) return total + a.v;
-    else return add_to(add_to(total, a.lo), a.hi);
-}
-template <class S, int W> AF_HD Pack<S> add_to(Pack<S> total, Wide<S, W> a, Wide<S, W> b) {
-    if constexpr (W == Pack<S>::width) return fma(a.v, b.v, total);
-    else return add_to(add_to(total, a.lo, b.lo), a.hi, b.hi);
 }
 
 } // namespace anchorfield::AF_ISA

@@ -12,7 +12,7 @@ __global__ void perturb_means_kernel(float* means, const float* quats, const flo
     const int64_t i = thread_index();
     if (i >= count) return;
     const float *q = quats + 4 * i, *s = log_scales + 3 * i;
-    const RandomWords w = philox({uint32_t(i), uint32_t(i >> 32), 0, 0}, uint32_t(seed), uint32_t(seed >> 32));
+    const RandomWords w = random_words(uint64_t(i), seed);
     const NormalPair<float> one = normal_pair(uniform<float>(w.a), uniform<float>(w.b)),
                             two = normal_pair(uniform<float>(w.c), uniform<float>(w.d));
     const Vec3<float> moved = exploration<float>({q[0], q[1], q[2], q[3]}, {s[0], s[1], s[2]}, logit_opacities[i],

@@ -1,0 +1,148 @@
+// Rows of few numbers as packs of columns, a lane for each row, and back.
+#pragma once
+
+#include "cpu/simd.h"
+
+namespace anchorfield::AF_ISA {
+
+#if defined(AF_X86_v3)
+AF_HD F gather_quads(const float* const* row) {
+    return F(_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[0])), _mm_loadu_ps(row[4]), 1));
+}
+AF_HD void scatter_quads(F a, float* const* row) {
+    _mm_storeu_ps(row[0], _mm256_castps256_ps128(a.v));
+    _mm_storeu_ps(row[4], _mm256_extractf128_ps(a.v, 1));
+}
+#define AF_IN_QUADS(name) _mm256_##name
+#elif defined(AF_X86_v4)
+AF_HD F gather_quads(const float* const* row) {
+    __m512 a = _mm512_castps128_ps512(_mm_loadu_ps(row[0]));
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(row[4]), 1);
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(row[8]), 2);
+    return F(_mm512_insertf32x4(a, _mm_loadu_ps(row[12]), 3));
+}
+AF_HD void scatter_quads(F a, float* const* row) {
+    _mm_storeu_ps(row[0], _mm512_castps512_ps128(a.v));
+    _mm_storeu_ps(row[4], _mm512_extractf32x4_ps(a.v, 1));
+    _mm_storeu_ps(row[8], _mm512_extractf32x4_ps(a.v, 2));
+    _mm_storeu_ps(row[12], _mm512_extractf32x4_ps(a.v, 3));
+}
+#define AF_IN_QUADS(name) _mm512_##name
+#endif
+
+#if defined(AF_X86_v3) || defined(AF_X86_v4)
+// Transposes the 4x4 numbers that a quarter (or half) of four packs holds, in each of them.
+AF_HD void transpose_quads(F& a, F& b, F& c, F& d) {
+    auto pd = [](auto x) { return AF_IN_QUADS(castps_pd)(x); };
+    auto ps = [](auto x) { return AF_IN_QUADS(castpd_ps)(x); };
+    auto ab = pd(AF_IN_QUADS(unpacklo_ps)(a.v, b.v)), cd = pd(AF_IN_QUADS(unpacklo_ps)(c.v, d.v));
+    auto AB = pd(AF_IN_QUADS(unpackhi_ps)(a.v, b.v)), CD = pd(AF_IN_QUADS(unpackhi_ps)(c.v, d.v));
+    a = F(ps(AF_IN_QUADS(unpacklo_pd)(ab, cd))), b = F(ps(AF_IN_QUADS(unpackhi_pd)(ab, cd)));
+    c = F(ps(AF_IN_QUADS(unpacklo_pd)(AB, CD))), d = F(ps(AF_IN_QUADS(unpackhi_pd)(AB, CD)));
+}
+#undef AF_IN_QUADS
+// Columns 0 to 3 of as many rows as a pack has lanes.
+AF_HD void load_four_columns(const float* const* row, F* column) {
+    F a = gather_quads(row), b = gather_quads(row + 1), c = gather_quads(row + 2), d = gather_quads(row + 3);
+    transpose_quads(a, b, c, d);
+    column[0] = a, column[1] = b, column[2] = c, column[3] = d;
+}
+AF_HD void store_four_columns(const F* column, float* const* row) {
+    F a = column[0], b = column[1], c = column[2], d = column[3];
+    transpose_quads(a, b, c, d);
+    scatter_quads(a, row), scatter_quads(b, row + 1), scatter_quads(c, row + 2), scatter_quads(d, row + 3);
+}
+#endif
+
+// `count` rows of N numbers that follow each other in memory as packs of columns, a lane for each row (zero beyond), and
+// back.
+template <int N, class S> AF_HD void load_rows(const S* p, int count, Pack<S>* column) {
+    for (int k = 0; k < N; ++k) {
+        S lane[Pack<S>::width] = {};
+        for (int i = 0; i < count; ++i) lane[i] = p[i * N + k];
+        column[k] = Pack<S>::load(lane);
+    }
+}
+template <int N, class S> AF_HD void store_rows(const Pack<S>* column, S* p, int count) {
+    for (int k = 0; k < N; ++k) {
+        S lane[Pack<S>::width];
+        column[k].store(lane);
+        for (int i = 0; i < count; ++i) p[i * N + k] = lane[i];
+    }
+}
+#if defined(AF_X86_v4)
+// Where the numbers of column (or pack) k come from: number l of it is number at[l] of pack (or column) from[l].
+template <int N> struct RowOrder {
+    alignas(64) int32_t split_at[N][16], join_at[N][16];
+    __mmask16 split_from[N][N] = {}, join_from[N][N] = {};
+    constexpr RowOrder() : split_at(), join_at() {
+        for (int k = 0; k < N; ++k)
+            for (int l = 0; l < 16; ++l) {
+                split_at[k][l] = (l * N + k) % 16, split_from[k][(l * N + k) / 16] |= 1 << l;
+                join_at[k][l] = (k * 16 + l) / N, join_from[k][(k * 16 + l) % N] |= 1 << l;
+            }
+    }
+};
+template <int N> constexpr RowOrder<N> kRowOrder;
+
+// One pack from numbers of N.
+template <int N> AF_HD F collect(const F* packs, const int32_t* at, const __mmask16* from) {
+    const __m512i index = _mm512_load_si512(at);
+    __m512 r = _mm512_permutexvar_ps(index, packs[0].v);
+    for (int k = 1; k < N; ++k) r = _mm512_mask_permutexvar_ps(r, from[k], index, packs[k].v);
+    return F(r);
+}
+template <int N> AF_HD void load_rows(const float* p, int count, F* column) {
+    F packs[N];
+    for (int k = 0; k < N; ++k)
+        packs[k] = count == 16 ? F::load(p + 16 * k) : load_first(p + 16 * k, std::max(N * count - 16 * k, 0));
+    for (int k = 0; k < N; ++k) column[k] = collect<N>(packs, kRowOrder<N>.split_at[k], kRowOrder<N>.split_from[k]);
+}
+template <int N> AF_HD void store_rows(const F* column, float* p, int count) {
+    for (int k = 0; k < N; ++k) {
+        F pack = collect<N>(column, kRowOrder<N>.join_at[k], kRowOrder<N>.join_from[k]);
+        if (count == 16) pack.store(p + 16 * k);
+        else store_first(pack, p + 16 * k, std::max(N * count - 16 * k, 0));
+    }
+}
+#endif
+
+// Rows elsewhere in memory as packs of columns, a lane for each row, and back.
+template <class S> AF_HD void load_four_columns(const S* const* row, Pack<S>* column) {
+    for (int k = 0; k < 4; ++k)
+        for (int i = 0; i < Pack<S>::width; ++i) column[k].v[i] = row[i][k];
+}
+template <class S> AF_HD void store_four_columns(const Pack<S>* column, S* const* row) {
+    for (int k = 0; k < 4; ++k)
+        for (int i = 0; i < Pack<S>::width; ++i) row[i][k] = column[k].v[i];
+}
+template <class S> void load_columns(const S* const* rows, int columns, Pack<S>* column) {
+    constexpr int W = Pack<S>::width;
+    const S* row[W];
+    std::memcpy(row, rows, sizeof(row));
+    for (; columns >= 4; columns -= 4, column += 4) {
+        load_four_columns(row, column);
+        for (const S*& r : row) r += 4;
+    }
+    for (int k = 0; k < columns; ++k) {
+        S lane[W];
+        for (int i = 0; i < W; ++i) lane[i] = row[i][k];
+        column[k] = Pack<S>::load(lane);
+    }
+}
+template <class S> void store_columns(const Pack<S>* column, int columns, S* const* rows) {
+    constexpr int W = Pack<S>::width;
+    S* row[W];
+    std::memcpy(row, rows, sizeof(row));
+    for (; columns >= 4; columns -= 4, column += 4) {
+        store_four_columns(column, row);
+        for (S*& r : row) r += 4;
+    }
+    for (int k = 0; k < columns; ++k) {
+        S lane[W];
+        column[k].store(lane);
+        for (int i = 0; i < W; ++i) row[i][k] = lane[i];
+    }
+}
+
+} // namespace anchorfield::AF_ISA
