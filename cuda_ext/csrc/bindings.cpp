@@ -56,9 +56,9 @@ template <class S> ImagePair<S> images_of(const In<S>& image, const In<S>& targe
 }
 
 // Moves a vector into an array that frees it.
-template <class T> nb::object give(std::vector<T>&& values) {
-    auto* owner = new std::vector<T>(std::move(values));
-    nb::capsule capsule(owner, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+template <class T> nb::object give(Array<T>&& values) {
+    auto* owner = new Array<T>(std::move(values));
+    nb::capsule capsule(owner, [](void* p) noexcept { delete static_cast<Array<T>*>(p); });
     return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(owner->data(), {owner->size()}, capsule));
 }
 

@@ -6,19 +6,34 @@
 #include "common/projection.h"
 
 #include <cstdint>
+#include <memory>
+#include <new>
+#include <utility>
 #include <vector>
 
 namespace anchorfield {
 
+// Memory that is written before it is read need not be filled with zeros first.
+template <class T> struct Unfilled : std::allocator<T> {
+    template <class U> struct rebind {
+        using other = Unfilled<U>;
+    };
+    template <class U> void construct(U* place) noexcept { ::new (static_cast<void*>(place)) U; }
+    template <class U, class... Values> void construct(U* place, Values&&... values) {
+        ::new (static_cast<void*>(place)) U(std::forward<Values>(values)...);
+    }
+};
+template <class T> using Array = std::vector<T, Unfilled<T>>;
+
 // (tile, Gaussian) pairs. Lists are by tile and front to back inside a tile; `slots` numbers the pairs Gaussian by
 // Gaussian, so that everything a Gaussian has in different tiles lies side by side.
 struct Bins {
-    std::vector<int32_t> gaussians;     // [P] index of the Gaussian
-    std::vector<uint16_t> blocks;       // [P] bit 4 * row + column: the Gaussian may reach that 4x4 block of the tile
-    std::vector<int32_t> slots;         // [P]
-    std::vector<int32_t> tile_offsets;  // [tiles + 1] into the pairs
-    std::vector<int32_t> order;         // [V] visible Gaussians front to back
-    std::vector<int32_t> order_offsets; // [V + 1] into the slots
+    Array<int32_t> gaussians;     // [P] index of the Gaussian
+    Array<uint16_t> blocks;       // [P] bit 4 * row + column: the Gaussian may reach that 4x4 block of the tile
+    Array<int32_t> slots;         // [P]
+    Array<int32_t> tile_offsets;  // [tiles + 1] into the pairs
+    Array<int32_t> order;         // [V] visible Gaussians front to back
+    Array<int32_t> order_offsets; // [V + 1] into the slots
 };
 
 struct BinArrays {
