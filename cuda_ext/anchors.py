@@ -159,7 +159,7 @@ def _decode_anchors_backward(
 ) -> list[Tensor]:
     inputs = dense(anchors, features, offsets, log_scales, heads, centre, rows, fade)
     outputs = [torch.empty_like(t) for t in (*inputs[1:4], *inputs[4])]
-    _kernels.decode_anchors_backward(*inputs, *dense(decoded, gradients), outputs)
+    _kernels.decode_anchors_backward(*inputs, *dense(*decoded, gradients), outputs)
     return outputs
 
 

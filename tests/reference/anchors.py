@@ -17,6 +17,16 @@ def hidden_units(x: Tensor, anchor: int, heads: Any) -> list[Tensor]:
     return layers
 
 
+def margin(anchors: Tensor, features: Tensor, heads: Any, centre: Tensor) -> Tensor:
+    """How far the nearest of an anchor's hidden units and opacities is from zero, where decisions change, [N]."""
+    least = []
+    for anchor in range(len(anchors)):
+        units = hidden_units(network_input(anchors[anchor], features[anchor], centre), anchor, heads)
+        logits = heads.opacity @ units[-3].relu() + heads.opacity_bias
+        least.append(torch.cat([*units, logits]).abs().min())
+    return torch.stack(least) if least else anchors.new_empty(0)
+
+
 def network_input(anchor: Tensor, feature: Tensor, centre: Tensor) -> Tensor:
     """Feature, direction and distance, [D + 4]."""
     sight = anchor - centre
