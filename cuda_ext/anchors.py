@@ -11,6 +11,7 @@ from anchorfield.cuda_ext import _kernels
 from anchorfield.cuda_ext._checks import check, check_rows
 
 MOST_OFFSETS, MOST_FEATURES = 16, 128  # of an anchor
+LOGITS = 1 + 7 + 3  # of a Gaussian: opacity, covariance, colour
 UNITS = (16, 32, 48, 64)  # of a head's hidden layer
 
 

@@ -71,8 +71,8 @@ template <class T> nb::object give(std::unique_ptr<T[]> values, int64_t rows, in
 }
 
 // The weights of three heads, in the order of cuda_ext/anchors.py; what is empty is not there.
-template <class S, class Arrays> HeadArrays<S> heads_of(Arrays& arrays) {
-    auto data = [&](size_t i) { return arrays.at(i).size() ? arrays[i].data() : nullptr; };
+template <class S, class Arrays> HeadArrays<S> heads_of(Arrays& arrays, size_t first = 0) {
+    auto data = [&](size_t i) { return arrays.at(first + i).size() ? arrays[first + i].data() : nullptr; };
     return {data(0), data(1), data(2), data(3), {data(4), data(6), data(8)}, {data(5), data(7), data(9)}};
 }
 
@@ -200,12 +200,11 @@ template <class S> void bind(nb::module_& m) {
            In<int32_t> rows, std::optional<In<S>> fade, In<S> scales, In<S> opacities, In<S> colours,
            In<int32_t> origin, std::vector<In<S>> gradients, std::vector<Out<S>> outputs) {
             const AnchorInputs<S> in = {anchors, features, offsets, log_scales, heads, centre, rows, fade};
-            std::vector<Out<S>> of_heads(outputs.begin() + 3, outputs.end());
             kernels<S>().decode_anchors_backward(
                 in.arrays(), {int64_t(opacities.size()), scales.data(), opacities.data(), colours.data(), origin.data(),
                               gradients.at(0).data(), gradients.at(1).data(), gradients.at(2).data(),
                               gradients.at(3).data(), gradients.at(4).data(), outputs.at(0).data(),
-                              outputs.at(1).data(), outputs.at(2).data(), heads_of<S>(of_heads)});
+                              outputs.at(1).data(), outputs.at(2).data(), heads_of<S>(outputs, 3)});
         },
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), Release());
