@@ -42,6 +42,14 @@ def check_mask(name: str, mask: Tensor, shape: tuple[int, ...], device: torch.de
         raise ValueError(f"{name}: expected shape {_show(shape)}, got {_show(tuple(mask.shape))}")
 
 
+def check_rows(name: str, rows: Tensor, device: torch.device) -> None:
+    """Require an int32 tensor of one axis on `device`."""
+    if rows.dtype != torch.int32 or rows.device != device:
+        raise TypeError(f"{name}: expected int32 on {device}, got {_kind(rows)}")
+    if rows.dim() != 1:
+        raise ValueError(f"{name}: expected one axis, got shape {_show(tuple(rows.shape))}")
+
+
 def check_size(width: int, height: int) -> None:
     """Require an image of at least one pixel and less than 2^15 pixels a side."""
     if not (0 < width < 32768 and 0 < height < 32768):

@@ -1,7 +1,8 @@
 """CUDA implementations of the registered operations, from the same formulas as the CPU's; float32 only.
 
 Work is queued on torch's current stream and memory comes from torch's allocator. The device never waits for the host;
-the host waits at one place, `bin_tiles`, for two numbers that are read back while the device already sorts.
+the host waits at two places for numbers that are read back: in `bin_tiles`, while the device already sorts, and in
+`decode_anchors`, whose results are as long as Gaussians are kept.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from anchorfield.cuda_ext import (
     _kernels,
     activations,
     adam,
+    anchors,
     binning,
     compositing,
     langevin,
@@ -39,13 +42,16 @@ def _queue(device: torch.device) -> Iterator[int]:
 
 def _run(name: str, *arguments: Any) -> None:
     """Queue a kernel. Tensors travel as DLPack capsules made without any exchange between streams."""
-    tensors = [a for a in arguments if isinstance(a, Tensor)]
+    tensors = [a for a in tree_leaves(arguments) if isinstance(a, Tensor)]
     if any(t.dtype == torch.float64 for t in tensors):
         raise TypeError(f"{name}: expected float32 tensors on a CUDA device, got float64; use .float() or the CPU")
     with _queue(tensors[0].device) as stream:
-        getattr(_native, name)(
-            *[a.detach().__dlpack__(stream=-1) if isinstance(a, Tensor) else a for a in arguments], stream
-        )
+        getattr(_native, name)(*_capsules(arguments), stream)
+
+
+def _capsules(arguments: Any) -> Any:
+    """The arguments with capsules in place of the tensors."""
+    return tree_map_only(Tensor, lambda t: t.detach().__dlpack__(stream=-1), arguments)
 
 
 def _read_back(totals: Tensor) -> Callable[[], list[int]]:
@@ -124,6 +130,71 @@ def colours_from_harmonics_backward(
     partial = means.new_empty((_native.sum_rows(means.shape[0]), 3))
     _run("spherical_harmonics_backward", *inputs, degree, *_dense(colours, v_colours), *outputs, partial)
     return tuple(outputs)
+
+
+# -------------------------------------------------------------------------------------------------------------- anchors
+def _anchor_inputs(
+    points: Tensor,
+    features: Tensor,
+    offsets: Tensor,
+    log_scales: Tensor,
+    heads: list[Tensor],
+    centre: Tensor,
+    rows: Tensor,
+    fade: Tensor | None,
+) -> tuple[list[Tensor], Tensor]:
+    """What every part of decoding begins with: the arrays of numbers, and the rows."""
+    fade = points.new_empty(0) if fade is None else fade
+    return _dense(points, features, offsets, log_scales, centre, fade, *heads), rows.contiguous()
+
+
+def _anchor_scratch(inputs: list[Tensor], rows: Tensor, backward: bool) -> Tensor:
+    return inputs[0].new_empty(_native.anchor_scratch(*_capsules((inputs, rows)), backward))
+
+
+def decode_anchors(
+    points: Tensor,
+    features: Tensor,
+    offsets: Tensor,
+    log_scales: Tensor,
+    heads: list[Tensor],
+    centre: Tensor,
+    rows: Tensor,
+    fade: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """The tensors of `anchors.Decoded`. The host waits for their number."""
+    if rows.shape[0] == 0:
+        return anchors.empty_outputs(points, 0)
+    inputs, rows = _anchor_inputs(points, features, offsets, log_scales, heads, centre, rows, fade)
+    ranks = rows.new_empty((rows.shape[0], offsets.shape[1]))
+    logits = points.new_empty((ranks.numel(), anchors.LOGITS))
+    totals = rows.new_empty(2, dtype=torch.int64)
+    with _queue(points.device):
+        scan = rows.new_empty(_native.anchor_scan_bytes(ranks.numel()), dtype=torch.uint8)
+    _run("decode_logits", inputs, rows, logits, ranks, totals, scan, _anchor_scratch(inputs, rows, False))
+    outputs = anchors.empty_outputs(points, _read_back(totals)()[0])
+    _run("write_gaussians", inputs, rows, logits, ranks, *outputs)
+    return outputs
+
+
+def decode_anchors_backward(
+    points: Tensor,
+    features: Tensor,
+    offsets: Tensor,
+    log_scales: Tensor,
+    heads: list[Tensor],
+    centre: Tensor,
+    rows: Tensor,
+    fade: Tensor | None,
+    decoded: list[Tensor],
+    gradients: list[Tensor],
+) -> list[Tensor]:
+    """Gradients to features, offsets, scales and heads."""
+    inputs, rows = _anchor_inputs(points, features, offsets, log_scales, heads, centre, rows, fade)
+    outputs = [t.new_zeros(t.shape) for t in (features, offsets, log_scales, *heads)]
+    scratch = _anchor_scratch(inputs, rows, True)
+    _run("decode_anchors_backward", inputs, rows, *_dense(*decoded), _dense(*gradients), outputs, scratch)
+    return outputs
 
 
 # ---------------------------------------------------------------------------------------------------------------- tiles
@@ -324,6 +395,8 @@ IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
     projection._project_backward: project_backward,
     spherical_harmonics._spherical_harmonics: colours_from_harmonics,
     spherical_harmonics._spherical_harmonics_backward: colours_from_harmonics_backward,
+    anchors._decode_anchors: decode_anchors,
+    anchors._decode_anchors_backward: decode_anchors_backward,
     binning._bin_tiles: bin_tiles,
     compositing._composite: composite,
     compositing._composite_backward: composite_backward,

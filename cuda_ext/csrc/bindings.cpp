@@ -62,6 +62,54 @@ template <class T> nb::object give(Array<T>&& values) {
     return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(owner->data(), {owner->size()}, capsule));
 }
 
+// Moves `rows` rows of `columns` numbers into an array that frees them; of one axis where columns is 0.
+template <class T> nb::object give(std::unique_ptr<T[]> values, int64_t rows, int64_t columns = 0) {
+    T* data = values.release();
+    nb::capsule capsule(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+    const size_t shape[2] = {size_t(rows), size_t(columns)};
+    return nb::cast(nb::ndarray<nb::numpy, T>(data, columns ? 2 : 1, shape, capsule));
+}
+
+// The weights of three heads, in the order of cuda_ext/anchors.py; what is empty is not there.
+template <class S, class Arrays> HeadArrays<S> heads_of(Arrays& arrays, size_t first = 0) {
+    auto data = [&](size_t i) { return arrays.at(first + i).size() ? arrays[first + i].data() : nullptr; };
+    return {data(0), data(1), data(2), data(3), {data(4), data(6), data(8)}, {data(5), data(7), data(9)}};
+}
+
+template <class S> struct AnchorInputs {
+    In<S> anchors, features, offsets, log_scales;
+    std::vector<In<S>> heads;
+    In<S> centre;
+    In<int32_t> rows;
+    std::optional<In<S>> fade;
+
+    AnchorArrays<S> arrays() const {
+        return {int64_t(anchors.shape(0)),
+                int64_t(rows.size()),
+                int(features.shape(1)),
+                int(offsets.shape(1)),
+                int(heads.at(4).shape(1)),
+                heads.at(1).ndim() == 2,
+                anchors.data(),
+                features.data(),
+                offsets.data(),
+                log_scales.data(),
+                heads_of<const S>(heads),
+                centre.data(),
+                rows.data(),
+                fade ? fade->data() : nullptr};
+    }
+};
+
+void check_rows(const In<int32_t>& rows, int64_t count) {
+    int64_t before = -1;
+    for (size_t i = 0; i < rows.size(); before = rows.data()[i++])
+        if (rows.data()[i] <= before || rows.data()[i] >= count)
+            throw nb::value_error(("rows: expected ascending numbers below " + std::to_string(count) + ", got " +
+                                   std::to_string(rows.data()[i]) + " after " + std::to_string(before))
+                                      .c_str());
+}
+
 struct BinInputs {
     In<int32_t> gaussians;
     In<uint16_t> blocks;
@@ -130,6 +178,36 @@ template <class S> void bind(nb::module_& m) {
                                                       v_centre.data());
         },
         Release());
+    m.def(
+        "decode_anchors",
+        [](In<S> anchors, In<S> features, In<S> offsets, In<S> log_scales, std::vector<In<S>> heads, In<S> centre,
+           In<int32_t> rows, std::optional<In<S>> fade) {
+            check_rows(rows, int64_t(anchors.shape(0)));
+            const AnchorInputs<S> in = {anchors, features, offsets, log_scales, heads, centre, rows, fade};
+            DecodedArrays<S> out;
+            {
+                nb::gil_scoped_release release;
+                out = kernels<S>().decode_anchors(in.arrays());
+            }
+            return nb::make_tuple(give(std::move(out.means), out.count, 3), give(std::move(out.quats), out.count, 4),
+                                  give(std::move(out.scales), out.count, 3), give(std::move(out.opacities), out.count),
+                                  give(std::move(out.colours), out.count, 3), give(std::move(out.origin), out.count));
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none());
+    m.def(
+        "decode_anchors_backward",
+        [](In<S> anchors, In<S> features, In<S> offsets, In<S> log_scales, std::vector<In<S>> heads, In<S> centre,
+           In<int32_t> rows, std::optional<In<S>> fade, In<S> scales, In<S> opacities, In<S> colours,
+           In<int32_t> origin, std::vector<In<S>> gradients, std::vector<Out<S>> outputs) {
+            const AnchorInputs<S> in = {anchors, features, offsets, log_scales, heads, centre, rows, fade};
+            kernels<S>().decode_anchors_backward(
+                in.arrays(), {int64_t(opacities.size()), scales.data(), opacities.data(), colours.data(), origin.data(),
+                              gradients.at(0).data(), gradients.at(1).data(), gradients.at(2).data(),
+                              gradients.at(3).data(), gradients.at(4).data(), outputs.at(0).data(),
+                              outputs.at(1).data(), outputs.at(2).data(), heads_of<S>(outputs, 3)});
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), Release());
     m.def("bin_tiles", [](Out<S> means2d, Out<S> conics, Out<S> depths, Out<S> opacities, Out<S> extents, int width,
                           int height) {
         Bins bins;

@@ -92,6 +92,70 @@ void bind_projection(nb::module_& m) {
         Release());
 }
 
+// The weights of three heads, in the order of cuda_ext/anchors.py; what is empty is not there.
+template <class S, class Arrays> HeadArrays<S> heads_of(Arrays& arrays, size_t first = 0) {
+    auto data = [&](size_t i) { return arrays.at(first + i).size() ? arrays[first + i].data() : nullptr; };
+    return {data(0), data(1), data(2), data(3), {data(4), data(6), data(8)}, {data(5), data(7), data(9)}};
+}
+
+// `inputs`: anchors, features, offsets, log_scales, centre, fade (empty where there is none), and the heads.
+AnchorArrays<float> anchors_of(const std::vector<In>& inputs, const Read<int32_t>& rows) {
+    constexpr size_t kHeads = 6;
+    const In& fade = inputs.at(5);
+    return {int64_t(inputs[0].shape(0)),
+            int64_t(rows.size()),
+            int(inputs[1].shape(1)),
+            int(inputs[2].shape(1)),
+            int(inputs.at(kHeads + 4).shape(1)),
+            inputs[kHeads + 1].ndim() == 2,
+            inputs[0].data(),
+            inputs[1].data(),
+            inputs[2].data(),
+            inputs[3].data(),
+            heads_of<const float>(inputs, kHeads),
+            inputs[4].data(),
+            rows.data(),
+            fade.size() ? fade.data() : nullptr};
+}
+
+void bind_anchors(nb::module_& m) {
+    m.def("anchor_scratch", [](std::vector<In> inputs, Read<int32_t> rows, bool backward) {
+        return cuda::anchor_scratch(anchors_of(inputs, rows), backward);
+    });
+    m.def("anchor_scan_bytes", &cuda::anchor_scan_bytes);
+    m.def(
+        "decode_logits",
+        [](std::vector<In> inputs, Read<int32_t> rows, Out logits, Write<int32_t> ranks, Write<int64_t> totals,
+           Write<uint8_t> scan, Out scratch, uintptr_t stream) {
+            cuda::decode_logits(anchors_of(inputs, rows), {ranks.data(), totals.data(), scan.data(), scan.size()},
+                                logits.data(), scratch.data(), stream_of(stream));
+        },
+        Release());
+    m.def(
+        "write_gaussians",
+        [](std::vector<In> inputs, Read<int32_t> rows, In logits, Read<int32_t> ranks, Out means, Out quats, Out scales,
+           Out opacities, Out colours, Write<int32_t> origin, uintptr_t stream) {
+            cuda::write_gaussians(
+                anchors_of(inputs, rows), logits.data(), ranks.data(),
+                {means.data(), quats.data(), scales.data(), opacities.data(), colours.data(), origin.data()},
+                stream_of(stream));
+        },
+        Release());
+    m.def(
+        "decode_anchors_backward",
+        [](std::vector<In> inputs, Read<int32_t> rows, In scales, In opacities, In colours, Read<int32_t> origin,
+           std::vector<In> gradients, std::vector<Out> outputs, Out scratch, uintptr_t stream) {
+            cuda::decode_anchors_backward(
+                anchors_of(inputs, rows),
+                {int64_t(opacities.size()), scales.data(), opacities.data(), colours.data(), origin.data(),
+                 gradients.at(0).data(), gradients.at(1).data(), gradients.at(2).data(), gradients.at(3).data(),
+                 gradients.at(4).data(), outputs.at(0).data(), outputs.at(1).data(), outputs.at(2).data(),
+                 heads_of<float>(outputs, 3)},
+                scratch.data(), stream_of(stream));
+        },
+        Release());
+}
+
 cuda::BinSizes sizes_of(int64_t count, const Write<int32_t>& order, int64_t room_pairs, int width, int height) {
     return {count, int64_t(order.size()), room_pairs, width, height};
 }
@@ -250,6 +314,7 @@ void bind_training(nb::module_& m) {
 
 void bind_cuda(nb::module_& m) {
     bind_projection(m);
+    bind_anchors(m);
     bind_binning(m);
     bind_compositing(m);
     bind_training(m);

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from anchorfield.cuda_ext import cuda
 
@@ -56,13 +57,14 @@ def fenced(tensor: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
 
 def run_fenced(run: Callable[..., None], name: str, *arguments: Any) -> None:
     """As `run`, on fenced copies: fails where a kernel writes beyond an array."""
-    copies = {k: fenced(a) for k, a in enumerate(arguments) if isinstance(a, Tensor)}
+    flat, shape = tree_flatten(arguments)
+    copies = {k: fenced(a) for k, a in enumerate(flat) if isinstance(a, Tensor)}
     before = {k: [guard.clone() for guard in guards] for k, (_, guards) in copies.items()}
-    run(name, *[copies[k][0] if k in copies else a for k, a in enumerate(arguments)])
+    run(name, *tree_unflatten([copies[k][0] if k in copies else a for k, a in enumerate(flat)], shape))
     for k, (inside, guards) in copies.items():
         intact = all(map(torch.equal, guards, before[k]))
         assert intact, f"{name} writes beyond its argument {k}, {list(inside.shape)}"
-        arguments[k].detach().copy_(inside)
+        flat[k].detach().copy_(inside)
 
 
 class Redirected(TorchDispatchMode):

@@ -31,6 +31,8 @@ AF_HD float log(float a) { return ::logf(a); }
 AF_HD double log(double a) { return ::log(a); }
 AF_HD float exp(float a) { return ::expf(a); }
 AF_HD double exp(double a) { return ::exp(a); }
+AF_HD float tanh(float a) { return ::tanhf(a); }
+AF_HD double tanh(double a) { return ::tanh(a); }
 AF_HD float log2(float a) { return ::log2f(a); }
 AF_HD double log2(double a) { return ::log2(a); }
 AF_HD float exp2(float a) { return ::exp2f(a); }

@@ -43,6 +43,15 @@ AF_HD F log(F a) {
     return fma(e, F(0.693359375f), m + small);
 }
 
+// Within an ulp or two, relative to the result: a polynomial near zero, where 1 - 2 / (e^2a + 1) cancels (Cephes).
+AF_HD F tanh(F a) {
+    const F x = abs(a), x2 = a * a;
+    const F far = F(1.0f) - F(2.0f) / (exp(x + x) + F(1.0f));
+    F p = fma(fma(F(-5.70498872745e-3f), x2, F(2.06390887954e-2f)), x2, F(-5.37397155531e-2f));
+    p = fma(fma(p, x2, F(1.33314422036e-1f)), x2, F(-3.33332819422e-1f));
+    return select(x < F(0.625f), fma(p * x2, a, a), select(a < F(0.0f), -far, far));
+}
+
 // Of half turns in [-1/2, 1/2]: Taylor's series as far as float32 can tell.
 AF_HD F sin_pi(F a) {
     F x = a * F(3.14159265f), x2 = x * x;
@@ -67,6 +76,7 @@ AF_HD F cos_pi(F a) {
 AF_LANES(exp2)
 AF_LANES(log)
 AF_LANES(exp)
+AF_LANES(tanh)
 AF_LANES(sin_pi)
 AF_LANES(cos_pi)
 #undef AF_LANES

@@ -1,6 +1,7 @@
 // Compiled once per instruction set, each time into the namespace AF_ISA.
 #include "cpu/kernels.h"
 
+#include "common/anchors.h"
 #include "common/binning.h"
 #include "common/compositing.h"
 #include "common/langevin.h"
@@ -9,11 +10,13 @@
 #include "common/window.h"
 #include "cpu/parallel.h"
 #include "cpu/functions.h"
+#include "cpu/matrix.h"
 #include "cpu/rows.h"
 #include "cpu/simd.h"
 #include "cpu/wide.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -24,6 +27,8 @@
 #include "cpu/projection.inc"
 #include "cpu/activations.inc"
 #include "cpu/spherical_harmonics.inc"
+#include "cpu/anchors.inc"
+#include "cpu/anchors_backward.inc"
 #include "cpu/binning.inc"
 #include "cpu/compositing.inc"
 #include "cpu/ssim.inc"
@@ -39,6 +44,8 @@ template <class S> constexpr Kernels<S> table() {
             &project_all_backward<S>,
             &spherical_harmonics<S>,
             &spherical_harmonics_backward<S>,
+            &decode_anchors<S>,
+            &decode_anchors_backward<S>,
             &bin_tiles<S>,
             &composite<S>,
             &composite_backward<S>,

@@ -57,6 +57,13 @@ template <class S> struct CompositeGradientArrays {
     S* absolute;                                // [N,2] sum over pixels of |gradient to means2d|, or null
 };
 
+// Kept Gaussians, by row and offset.
+template <class S> struct DecodedArrays {
+    int64_t count;
+    std::unique_ptr<S[]> means, quats, scales, opacities, colours; // [M,3] [M,4] [M,3] [M] [M,3]
+    std::unique_ptr<int32_t[]> origin;                             // [M] anchor k + offset
+};
+
 template <class S> struct AdamArrays {
     int64_t count, columns;
     S* parameter;
@@ -72,6 +79,8 @@ template <class S> struct Kernels {
     void (*spherical_harmonics)(const ShArrays<S>&, S* colours);
     void (*spherical_harmonics_backward)(const ShArrays<S>&, const S* colours, const S* v_colours, S* v_sh, S* v_means,
                                          S* v_centre);
+    DecodedArrays<S> (*decode_anchors)(const AnchorArrays<S>&);
+    void (*decode_anchors_backward)(const AnchorArrays<S>&, const DecodedGradientArrays<S>&);
     Bins (*bin_tiles)(const ProjectedArrays<S>&, int64_t count, int width, int height);
     // `trail` [trail_size] is what forward leaves for backward.
     void (*composite)(const CompositeArrays<S>&, S* image, S* transmittance, S* trail);

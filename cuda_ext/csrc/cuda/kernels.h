@@ -30,6 +30,30 @@ void spherical_harmonics(const ShArrays<float>& in, float* colours, cudaStream_t
 void spherical_harmonics_backward(const ShArrays<float>& in, const float* colours, const float* v_colours, float* v_sh,
                                   float* v_means, float* v_centre, float* partial, cudaStream_t stream);
 
+// Decoding has two parts, between which the caller fetches how many Gaussians are kept and makes room for them.
+int64_t anchor_scratch(const AnchorArrays<float>& in, bool backward); // numbers that a part needs
+size_t anchor_scan_bytes(int64_t count);                              // for V k ranks
+
+struct KeptRanks {
+    int32_t* ranks;  // [V, k] kept Gaussians up to and with this one
+    int64_t* totals; // [2] kept Gaussians, and zero
+    void* scan;      // [scan_bytes] scratch
+    size_t scan_bytes;
+};
+// `logits` [V, 11k] are those of opacities, covariances and colours.
+void decode_logits(const AnchorArrays<float>& in, const KeptRanks& out, float* logits, float* scratch,
+                   cudaStream_t stream);
+
+struct Decoded {
+    float *means, *quats, *scales, *opacities, *colours; // [M,3] [M,4] [M,3] [M] [M,3]
+    int32_t* origin;                                     // [M] anchor k + offset
+};
+void write_gaussians(const AnchorArrays<float>& in, const float* logits, const int32_t* ranks, const Decoded& out,
+                     cudaStream_t stream);
+// The anchors' gradients are zero before.
+void decode_anchors_backward(const AnchorArrays<float>& in, const DecodedGradientArrays<float>& v, float* scratch,
+                             cudaStream_t stream);
+
 // Binning has two parts, between which the caller can fetch `totals` while the device goes on. Arrays are as long as
 // the caller guesses that they must be, `room_visible` and `room_pairs`; what does not fit is left out, and `totals`
 // tells.

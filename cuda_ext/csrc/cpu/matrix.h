@@ -1,0 +1,100 @@
+// Products of matrices that fit into the cache.
+#pragma once
+
+#include "cpu/simd.h"
+
+#include <type_traits>
+#include <vector>
+
+namespace anchorfield::AF_ISA {
+
+// Number (i, j) is at[i row + j column].
+template <class S> struct Matrix {
+    S* at;
+    int64_t row, column = 1;
+};
+
+// What is done to a product before it is written.
+struct Linear {
+    template <class P> AF_HD P operator()(P a) const { return a; }
+};
+struct Rectified {
+    template <class P> AF_HD P operator()(P a) const { return max(a, P(0)); }
+};
+
+// R rows of C packs stay in registers while the depth passes: enough sums to hide the latency of a multiply-add, and each
+// number that is loaded serves C or R of them.
+template <int R, int C, class S, class Finish>
+AF_HD void multiply_tile(int depth, Matrix<const S> a, Matrix<const S> b, Matrix<const S> start, Matrix<S> out,
+                         Finish finish) {
+    using P = Pack<S>;
+    P sum[R][C];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+        for (int c = 0; c < C; ++c) sum[r][c] = P::load(start.at + r * start.row + c * P::width);
+    for (int d = 0; d < depth; ++d) {
+        P right[C];
+#pragma GCC unroll 2
+        for (int c = 0; c < C; ++c) right[c] = P::load(b.at + d * b.row + c * P::width);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+            const P left(a.at[r * a.row + d * a.column]);
+#pragma GCC unroll 2
+            for (int c = 0; c < C; ++c) sum[r][c] = fma(left, right[c], sum[r][c]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+        for (int c = 0; c < C; ++c) finish(sum[r][c]).store(out.at + r * out.row + c * P::width);
+}
+
+// C packs of columns of all rows.
+template <int C, class S, class Finish>
+void multiply_columns(int rows, int depth, Matrix<const S> a, Matrix<const S> b, Matrix<const S> start, Matrix<S> out,
+                      Finish finish) {
+    constexpr int R = sizeof(Pack<S>) == 64 ? 12 : 6; // of 32 registers or of 16
+    auto tile = [&]<int Rows>(std::integral_constant<int, Rows>, int r) {
+        multiply_tile<Rows, C>(depth, {a.at + r * a.row, a.row, a.column}, b, {start.at + r * start.row, start.row},
+                               {out.at + r * out.row, out.row}, finish);
+    };
+    int r = 0;
+    for (; r + R <= rows; r += R) tile(std::integral_constant<int, R>(), r);
+    for (; r < rows; r += R / 3) tile(std::integral_constant<int, R / 3>(), r);
+}
+
+// out = finish(start + a b) for a [rows, depth] and b [depth, columns]. Rows come in fours and columns in sixteens: there
+// must be room for what is no multiple. Rows of `b`, `start` and `out` are dense; all of `start` may be one (row = 0), and
+// `start` may be `out`.
+template <class S, class Finish = Linear>
+void multiply(int rows, int columns, int depth, Matrix<const S> a, Matrix<const S> b, Matrix<const S> start,
+              Matrix<S> out, Finish finish = {}) {
+    constexpr int W = Pack<S>::width;
+    for (int c = 0, width; c < columns; c += width) {
+        const Matrix<const S> b_here = {b.at + c, b.row}, start_here = {start.at + c, start.row};
+        width = c + 2 * W <= columns ? 2 * W : W;
+        if (width == W) multiply_columns<1, S>(rows, depth, a, b_here, start_here, {out.at + c, out.row}, finish);
+        else multiply_columns<2, S>(rows, depth, a, b_here, start_here, {out.at + c, out.row}, finish);
+    }
+}
+
+// [rows, columns] becomes [columns, width], zero beyond the rows.
+template <class S> std::vector<S> transposed(const S* matrix, int rows, int columns, int width) {
+    std::vector<S> result(int64_t(columns) * width);
+    for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < columns; ++c) result[int64_t(c) * width + r] = matrix[int64_t(r) * columns + c];
+    return result;
+}
+
+// sums[c] += the sum of column c over the rows; columns in sixteens.
+template <class S> void add_rows(int rows, int columns, Matrix<const S> a, S* sums) {
+    using P = Pack<S>;
+    for (int c = 0; c < columns; c += P::width) {
+        P sum = P::load(sums + c);
+        for (int r = 0; r < rows; ++r) sum += P::load(a.at + r * a.row + c);
+        sum.store(sums + c);
+    }
+}
+
+} // namespace anchorfield::AF_ISA
