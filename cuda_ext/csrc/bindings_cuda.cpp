@@ -145,13 +145,13 @@ void bind_anchors(nb::module_& m) {
         "decode_anchors_backward",
         [](std::vector<In> inputs, Read<int32_t> rows, In scales, In opacities, In colours, Read<int32_t> origin,
            std::vector<In> gradients, std::vector<Out> outputs, Out scratch, uintptr_t stream) {
-            cuda::decode_anchors_backward(
-                anchors_of(inputs, rows),
-                {int64_t(opacities.size()), scales.data(), opacities.data(), colours.data(), origin.data(),
-                 gradients.at(0).data(), gradients.at(1).data(), gradients.at(2).data(), gradients.at(3).data(),
-                 gradients.at(4).data(), outputs.at(0).data(), outputs.at(1).data(), outputs.at(2).data(),
-                 heads_of<float>(outputs, 3)},
-                scratch.data(), stream_of(stream));
+            cuda::decode_anchors_backward(anchors_of(inputs, rows),
+                                          {int64_t(opacities.size()), scales.data(), opacities.data(), colours.data(),
+                                           origin.data(), gradients.at(0).data(), gradients.at(1).data(),
+                                           gradients.at(2).data(), gradients.at(3).data(), gradients.at(4).data(),
+                                           outputs.at(0).data(), outputs.at(1).data(), outputs.at(2).data(),
+                                           heads_of<float>(outputs, 3)},
+                                          scratch.data(), stream_of(stream));
         },
         Release());
 }
