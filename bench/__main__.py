@@ -20,6 +20,7 @@ from bench import (
     _peers,
     _table,
     adam,
+    anchors,
     binning,
     compositing,
     image,
@@ -33,7 +34,7 @@ from bench import (
 from bench._operations import Stages
 from bench._scenes import Made, made
 
-GROUPS = (projection, spherical_harmonics, binning, compositing, loss, adam, langevin, image, training_step)
+GROUPS = (projection, spherical_harmonics, anchors, binning, compositing, loss, adam, langevin, image, training_step)
 SIZES = [(270, 480), (540, 960), (1080, 1920)]
 COUNTS = [10_000, 100_000, 500_000, 1_000_000]
 PEER_GAUSSIANS, PEER_PIXELS = 100_000, 540 * 960  # at most: peers take minutes beyond

@@ -16,7 +16,7 @@ UNITS = (16, 32, 48, 64)  # of a head's hidden layer
 
 
 class Heads(NamedTuple):
-    """The heads for opacity, covariance and colour, perceptrons with ReLU; hidden layers lie one head after the other."""
+    """Perceptrons with ReLU for opacity, covariance and colour; hidden layers lie one head after the other."""
 
     hidden: Tensor  # [3H, D + 4] inputs: feature, direction [3], distance [1]
     hidden_bias: Tensor  # [3H], or [N, 3H] where every anchor has its own
@@ -53,8 +53,8 @@ def decode_anchors(
 ) -> Decoded:
     """The Gaussians of the anchors in `rows`, seen from `centre`, whose opacity tanh(logit) fade is above zero.
 
-    D is 0 to 128, k is 1 to 16, H is 16, 32, 48 or 64. Differentiable in features, offsets, scales and heads; anchors are
-    fixed points, so neither they nor `centre` and `fade` have a gradient. On CUDA, `rows` is not checked.
+    D is 0 to 128, k is 1 to 16, H is 16, 32, 48 or 64. Differentiable in features, offsets, scales and heads. Anchors
+    are fixed points: neither they nor `centre` and `fade` have a gradient. On CUDA, `rows` is not checked.
     """
     _check(anchors, features, offsets, log_scales, heads, centre, fade)
     check_rows("rows", rows, anchors.device)
@@ -132,7 +132,7 @@ def _(anchors: Tensor, *_: Any) -> tuple[Tensor, ...]:
     return empty_outputs(anchors, torch.library.get_ctx().new_dynamic_size())
 
 
-def empty_outputs(anchors: Tensor, count: int) -> tuple[Tensor, ...]:
+def empty_outputs(anchors: Tensor, count: int | torch.SymInt) -> tuple[Tensor, ...]:
     """Room for what `Decoded` holds, on the anchors' device."""
     shapes = [(count, 3), (count, 4), (count, 3), (count,), (count, 3)]
     return (*(anchors.new_empty(shape) for shape in shapes), anchors.new_empty(count, dtype=torch.int32))

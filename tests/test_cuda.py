@@ -229,6 +229,17 @@ def test_contributions(made: Made) -> None:
     torch.testing.assert_close(got, expected, rtol=2e-5, atol=1e-5)
 
 
+def test_anchors_of_several_chunks() -> None:
+    """More rows than one block sums the weights' gradients of, against the CPU kernels."""
+    op = OPS["decode_anchors"]
+    inputs = cast(op.draw("5 1 16", 0, 1500), torch.float32)
+    assert len(inputs["rows"]) > 1024
+    with on_the_cpu():
+        got = evaluate_kernel(op, inputs)
+    for name, value in evaluate_kernel(op, inputs).items():
+        assert relative_error([got[name]], [value.double()]) < 1e-5, name
+
+
 def test_culled_gaussians_have_no_gradient() -> None:
     """Zero, not what was in memory."""
     with on_the_cpu():

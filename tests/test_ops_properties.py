@@ -12,6 +12,7 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from anchorfield.cuda_ext.adam import adam_step
+from anchorfield.cuda_ext.anchors import Decoded, Heads, decode_anchors
 from anchorfield.cuda_ext.binning import Bins, bin_tiles
 from anchorfield.cuda_ext.compositing import composite, contributions
 from anchorfield.cuda_ext.langevin import perturb_means
@@ -205,6 +206,105 @@ def test_absgrad_is_the_sum_over_pixels_of_absolute_gradients(character: str) ->
     worst = max(2 * float((plain(torch.float32).double() - exact).norm()), 4 * 2.0**-23 * float(exact.norm()))
     assert float((v_probe.double() - exact).norm()) <= worst
     assert (v_probe >= v_means2d.abs() * (1 - 2.0**-20)).all()
+
+
+# ---------------------------------------------------------------------------------------------------------- anchors
+def made_anchors(count: int, k: int = 4, h: int = 16, d: int = 7) -> tuple[dict[str, Tensor], Heads]:
+    """Anchors and heads, leaves that want gradients."""
+    g = made_scenes.generator(1)
+
+    def normal(*shape: int) -> Tensor:
+        return (0.5 * torch.randn(*shape, generator=g)).requires_grad_()
+
+    weights = [normal(3 * h, d + 4), normal(3 * h), normal(3, h, h), normal(3, h)]
+    for outputs in (k, 7 * k, 3 * k):
+        weights += [normal(outputs, h), normal(outputs)]
+    inputs = {"anchors": normal(count, 3), "features": normal(count, d), "offsets": normal(count, k, 3)}
+    return inputs | {"log_scales": normal(count, 6), "centre": torch.ones(3)}, Heads(*weights)
+
+
+def every(count: int, step: int = 1) -> Tensor:
+    return torch.arange(0, count, step, dtype=torch.int32)
+
+
+def decoding_gradients(decoded: Decoded, inputs: dict[str, Tensor], heads: Heads) -> list[Tensor]:
+    """Of the sum of all squares: to features, offsets, scales, then to the weights."""
+    total = sum((value**2).sum() for value in decoded[:5])
+    assert isinstance(total, Tensor)
+    leaves = [inputs[name] for name in ("features", "offsets", "log_scales")] + [w for w in heads if w is not None]
+    return list(torch.autograd.grad(total, leaves))
+
+
+def test_many_anchors_decode_as_their_parts_do() -> None:
+    inputs, heads = made_anchors(MANY)
+    rows = every(MANY, 2)
+    whole = decode_anchors(**inputs, heads=heads, rows=rows)
+    parts = [decode_anchors(**inputs, heads=heads, rows=part) for part in rows.split(301)]
+    for name, value in whole._asdict().items():
+        assert torch.equal(value, torch.cat([getattr(part, name) for part in parts])), name
+    gradients = decoding_gradients(whole, inputs, heads)
+    of_parts = [sum(each) for each in zip(*(decoding_gradients(p, inputs, heads) for p in parts), strict=True)]
+    for got, expected in zip(gradients[:3], of_parts[:3], strict=True):  # every anchor is in one part
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
+        assert not got[1::2].any()
+    for got, expected in zip(gradients[3:], of_parts[3:], strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_no_rows_decode_to_nothing() -> None:
+    inputs, heads = made_anchors(5)
+    decoded = decode_anchors(**inputs, heads=heads, rows=every(0))
+    assert [len(value) for value in decoded] == [0] * 6
+    assert not any(gradient.any() for gradient in decoding_gradients(decoded, inputs, heads))
+
+
+def test_only_gaussians_above_zero_are_kept() -> None:
+    inputs, heads = made_anchors(200)
+    decoded = decode_anchors(**inputs, heads=heads, rows=every(200))
+    assert 0 < len(decoded.means) < 800
+    assert (decoded.opacities > 0).all()
+    fade = torch.linspace(-1, 1, 200).clamp(0)
+    faded = decode_anchors(**inputs, heads=heads, rows=every(200), fade=fade)
+    left = decoded.origin >= 100 * 4  # before, the fade is zero
+    assert torch.equal(faded.origin, decoded.origin[left])
+    torch.testing.assert_close(faded.opacities, decoded.opacities[left] * fade[faded.origin // 4])
+
+
+@EACH_DTYPE
+@pytest.mark.parametrize("logit", [1e-30, 1e-12, 1e-5, 0.3, 0.6249, 0.6251, 2.0, 100.0])
+def test_faint_opacities_keep_their_digits(logit: float, dtype: torch.dtype) -> None:
+    inputs, heads = made_anchors(1)
+    heads = heads._replace(opacity=torch.zeros_like(heads.opacity), opacity_bias=torch.full((4,), logit))
+    heads = Heads(*(w if w is None else w.detach().to(dtype) for w in heads))
+    inputs = {name: value.detach().to(dtype) for name, value in inputs.items()}
+    got = decode_anchors(**inputs, heads=heads, rows=every(1)).opacities
+    expected = heads.opacity_bias.double().tanh()
+    assert ((got.double() - expected).abs() <= 2 * torch.finfo(dtype).eps * expected).all()
+
+
+def test_an_anchor_in_the_camera_has_finite_gaussians() -> None:
+    inputs, heads = made_anchors(20)
+    inputs["centre"] = inputs["anchors"][3].detach().clone()
+    decoded = decode_anchors(**inputs, heads=heads, rows=every(20))
+    assert all(torch.isfinite(value).all() for value in decoded)
+    assert all(torch.isfinite(gradient).all() for gradient in decoding_gradients(decoded, inputs, heads))
+
+
+@pytest.mark.parametrize("rows", [[3, 2], [2, 2], [-1, 2], [0, 5]])
+def test_rows_must_ascend_and_exist(rows: list[int]) -> None:
+    inputs, heads = made_anchors(5)
+    with pytest.raises(ValueError, match="rows: expected ascending numbers below 5, got"):
+        decode_anchors(**inputs, heads=heads, rows=torch.tensor(rows, dtype=torch.int32))
+
+
+def test_sizes_beyond_the_limits_are_refused() -> None:
+    for sizes in ({"k": 17}, {"h": 24}, {"h": 80}, {"d": 129}):
+        inputs, heads = made_anchors(5, **sizes)
+        with pytest.raises(ValueError, match=r"(?s)expected D <= 128.*got"):
+            decode_anchors(**inputs, heads=heads, rows=every(5))
+    inputs, heads = made_anchors(5)
+    with pytest.raises(ValueError, match="expected both or neither"):
+        decode_anchors(**inputs, heads=heads._replace(middle_bias=None), rows=every(5))
 
 
 # ------------------------------------------------------------------------------------------------------------ Adam

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from anchorfield.cuda_ext import cuda, native
 from anchorfield.cuda_ext.adam import adam_step
+from anchorfield.cuda_ext.anchors import Heads, decode_anchors
 from anchorfield.cuda_ext.binning import Bins, bin_tiles
 from anchorfield.cuda_ext.compositing import composite, contributions
 from anchorfield.cuda_ext.langevin import perturb_means
@@ -119,6 +120,15 @@ def cases(scene: Gaussians, camera: Camera) -> list[Case]:
     return [
         Case("project", solid, run_project(camera), Work(20 * n, 150 * n), Work(31 * n, 400 * n), all_solid),
         Case("spherical_harmonics", colour, run_colours, Work(54 * n, 80 * n), Work(105 * n, 200 * n), ("sh", "means")),
+        # Half of ten Gaussians of an anchor are kept: 15 numbers each, and 22 backward.
+        Case(
+            "decode_anchors",
+            made_anchors(n),
+            run_decoding,
+            Work(146 * n, 6976 * n),
+            Work(249 * n, 13568 * n),
+            ("features", "offsets", "log_scales", "hidden", "opacity", "covariance", "colour", "colour_bias"),
+        ),
         # Two passes over the pairs' keys and numbers, and the lists that come out.
         Case("bin_tiles", flat_arrays, run_bins(camera), Work(9 * n + 10 * pairs, 100 * pairs)),
         Case(
@@ -136,6 +146,21 @@ def cases(scene: Gaussians, camera: Camera) -> list[Case]:
     ]
 
 
+def made_anchors(count: int) -> Arrays:
+    """Anchors and heads as Scaffold-GS has them, all in view; logits of opacity stay off zero, where a sign decides."""
+    g = torch.Generator().manual_seed(4)
+
+    def normal(scale: float, *shape: int) -> Tensor:
+        return scale * torch.randn(*shape, generator=g)
+
+    arrays = {"anchors": normal(1, count, 3), "features": normal(1, count, 32), "offsets": normal(1, count, 10, 3)}
+    arrays |= {"log_scales": normal(1, count, 6), "hidden": normal(0.2, 96, 36), "hidden_bias": normal(0.1, 96)}
+    arrays |= {"opacity": normal(0.02, 10, 32), "opacity_bias": 3 * (-1.0) ** torch.arange(10)}
+    arrays |= {"covariance": normal(0.2, 70, 32), "covariance_bias": normal(0.1, 70)}
+    arrays |= {"colour": normal(0.2, 30, 32), "colour_bias": normal(0.1, 30)}
+    return {**arrays, "centre": torch.zeros(3), "rows": torch.arange(count, dtype=torch.int32)}
+
+
 def pixels_touched(bins: Bins) -> int:
     """Pixels in the blocks that all pairs name: what compositing has to look at unless it stops early."""
     masks = bins.blocks.to(torch.int32)
@@ -151,6 +176,12 @@ def run_project(camera: Camera) -> Callable[..., Sequence[Tensor]]:
 def run_colours(**inputs: Tensor) -> Sequence[Tensor]:
     """Colours of degree 3."""
     return [spherical_harmonics(**inputs, degree=3)]
+
+
+def run_decoding(**inputs: Tensor) -> Sequence[Tensor]:
+    """Decoded Gaussians."""
+    weights = {name: inputs.pop(name) for name in Heads._fields if name in inputs}
+    return list(decode_anchors(**inputs, heads=Heads(**weights, middle=None, middle_bias=None)))
 
 
 def run_bins(camera: Camera) -> Callable[..., Sequence[Tensor]]:

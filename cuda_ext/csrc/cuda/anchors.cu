@@ -13,7 +13,7 @@ namespace {
 // ------------------------------------------------------------------------------------------------ products of matrices
 constexpr int kSide = 32;                       // of the tiles that a block multiplies
 constexpr int kEach = kSide * kSide / kThreads; // numbers of a tile for each thread
-constexpr int64_t kChunk = 4096;                // anchors whose weight gradients one block sums
+constexpr int64_t kChunk = 1024;                // anchors whose weight gradients one block sums
 
 // Number (i, j) is at[i row + j column].
 struct Matrix {
