@@ -179,7 +179,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, v_encoded: Tensor) -> tuple[Tensor | None, ...]:
-    positions, table = ctx.saved_tensors
+    # Kept in the graph only for second derivatives, which are then refused aloud instead of left out.
+    positions, table = (t if torch.is_grad_enabled() else t.detach() for t in ctx.saved_tensors)
     v_positions = v_table = None
     if ctx.needs_input_grad[0]:
         v_positions = _hash_grid_positions_backward(positions, table, v_encoded, *ctx.layout)

@@ -34,7 +34,9 @@ def graph_of(
     sizes = check(distances=(distances, ("N", "K")))
     shape = count, width = sizes["N"], sizes["K"]
     if neighbours.dtype != torch.int32 or neighbours.device != distances.device:
-        raise TypeError(f"neighbours: expected int32 on {distances.device}, got {neighbours.dtype} on {neighbours.device}")
+        raise TypeError(
+            f"neighbours: expected int32 on {distances.device}, got {neighbours.dtype} on {neighbours.device}"
+        )
     if tuple(neighbours.shape) != shape or width == 0 or count * width >= 2**31:
         raise ValueError(
             f"neighbours: expected shape {list(shape)} as distances, 1 to 2^31 - 1 edges, got {list(neighbours.shape)}"
