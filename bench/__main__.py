@@ -22,10 +22,12 @@ from bench import (
     adam,
     binning,
     compositing,
+    hash_grid,
     image,
     langevin,
     loss,
     memory,
+    neighbours,
     projection,
     spherical_harmonics,
     training_step,
@@ -33,7 +35,19 @@ from bench import (
 from bench._operations import Stages
 from bench._scenes import Made, made
 
-GROUPS = (projection, spherical_harmonics, binning, compositing, loss, adam, langevin, image, training_step)
+GROUPS = (
+    projection,
+    spherical_harmonics,
+    binning,
+    compositing,
+    loss,
+    adam,
+    langevin,
+    image,
+    training_step,
+    hash_grid,
+    neighbours,
+)
 SIZES = [(270, 480), (540, 960), (1080, 1920)]
 COUNTS = [10_000, 100_000, 500_000, 1_000_000]
 PEER_GAUSSIANS, PEER_PIXELS = 100_000, 540 * 960  # at most: peers take minutes beyond

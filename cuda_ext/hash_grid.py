@@ -119,6 +119,21 @@ def hash_grid(
     return encoded
 
 
+# What the operations return, for torch's tracing and for those that fill it.
+def _empty_encoding(positions: Tensor, table: Tensor, scales: list[float], *_: Any) -> Tensor:
+    return positions.new_empty((positions.shape[0], len(scales) * table.shape[1]))
+
+
+def _empty_table(
+    positions: Tensor, v_encoded: Tensor, scales: list[float], sides: list[int], offsets: list[int], *_: Any
+) -> Tensor:
+    return positions.new_empty((offsets[-1], v_encoded.shape[1] // len(scales)))
+
+
+def _empty_positions(positions: Tensor, *_: Any) -> Tensor:
+    return positions.new_empty(positions.shape)
+
+
 @torch.library.custom_op("anchorfield::hash_grid", mutates_args=(), device_types="cpu")
 def _hash_grid(
     positions: Tensor, table: Tensor, scales: list[float], sides: list[int], offsets: list[int], smooth: bool
@@ -129,11 +144,6 @@ def _hash_grid(
     return encoded
 
 
-@_hash_grid.register_fake
-def _empty_encoding(positions: Tensor, table: Tensor, scales: list[float], *_: Any) -> Tensor:
-    return positions.new_empty((positions.shape[0], len(scales) * table.shape[1]))
-
-
 @torch.library.custom_op("anchorfield::hash_grid_table_backward", mutates_args=(), device_types="cpu")
 def _hash_grid_table_backward(
     positions: Tensor, v_encoded: Tensor, scales: list[float], sides: list[int], offsets: list[int], smooth: bool
@@ -142,13 +152,6 @@ def _hash_grid_table_backward(
     inputs = [t.detach().contiguous() for t in (positions, v_encoded)]
     _kernels.hash_grid_table_backward(*inputs, scales, sides, offsets, smooth, v_table)
     return v_table
-
-
-@_hash_grid_table_backward.register_fake
-def _empty_table(
-    positions: Tensor, v_encoded: Tensor, scales: list[float], sides: list[int], offsets: list[int], *_: Any
-) -> Tensor:
-    return positions.new_empty((offsets[-1], v_encoded.shape[1] // len(scales)))
 
 
 # An operation of its own, so that it can be given an autograd formula where second derivatives are wanted.
@@ -168,11 +171,6 @@ def _hash_grid_positions_backward(
     return v_positions
 
 
-@_hash_grid_positions_backward.register_fake
-def _empty_positions(positions: Tensor, *_: Any) -> Tensor:
-    return positions.new_empty(positions.shape)
-
-
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     positions, table, *ctx.layout = inputs
     ctx.save_for_backward(positions, table)
@@ -189,4 +187,7 @@ def _backward(ctx: Any, v_encoded: Tensor) -> tuple[Tensor | None, ...]:
     return v_positions, v_table, None, None, None, None
 
 
+_hash_grid.register_fake(_empty_encoding)
+_hash_grid_table_backward.register_fake(_empty_table)
+_hash_grid_positions_backward.register_fake(_empty_positions)
 _hash_grid.register_autograd(_backward, setup_context=_setup)

@@ -74,6 +74,11 @@ def aggregate_neighbours(
     return aggregated
 
 
+def _empty_outputs(features: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    """Room for the result, and for the edges whose differences are the messages."""
+    return features.new_empty(features.shape), features.new_empty(features.shape, dtype=torch.int32)
+
+
 @torch.library.custom_op("anchorfield::aggregate_neighbours", mutates_args=(), device_types="cpu")
 def _aggregate_neighbours(
     features: Tensor, neighbours: Tensor, weights: Tensor, starts: Tensor, arrivals: Tensor
@@ -82,12 +87,6 @@ def _aggregate_neighbours(
     inputs = [t.detach().contiguous() for t in (features, neighbours, weights, starts, arrivals)]
     _kernels.aggregate_neighbours(*inputs, aggregated, edges)
     return aggregated, edges
-
-
-@_aggregate_neighbours.register_fake
-def _empty_outputs(features: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    """Room for the result, and for the edges whose differences are the messages."""
-    return features.new_empty(features.shape), features.new_empty(features.shape, dtype=torch.int32)
 
 
 @torch.library.custom_op("anchorfield::aggregate_neighbours_backward", mutates_args=(), device_types="cpu")
@@ -114,4 +113,5 @@ def _backward(ctx: Any, v_aggregated: Tensor, _: Any) -> tuple[Tensor | None, ..
     return _aggregate_neighbours_backward(*ctx.saved_tensors, v_aggregated), None, None, None, None
 
 
+_aggregate_neighbours.register_fake(_empty_outputs)
 _aggregate_neighbours.register_autograd(_backward, setup_context=_setup)
