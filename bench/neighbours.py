@@ -1,4 +1,4 @@
-"""Messages over a graph of 10 nearest neighbours, 32 channels: forward and backward read ten rows of each point twice."""
+"""Messages over a graph of 10 nearest neighbours, 32 channels: each pass reads ten rows of a point twice."""
 
 from __future__ import annotations
 

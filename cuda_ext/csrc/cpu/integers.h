@@ -21,10 +21,14 @@ template <class S> AF_HD Pack<S> number(Integers<S> a) {
 }
 
 template <class S> AF_HD Integers<S> integers(uint32_t a) { return Integers<S>{} + a; }
-template <class S> AF_HD Integers<S> load_integers(const int32_t* p) {
-    Integers<S> r;
-    std::memcpy(&r, p, sizeof(r));
+// The first `count` numbers; zero beyond. And back.
+template <class S> AF_HD Integers<S> load_first_integers(const int32_t* p, int count) {
+    Integers<S> r = {};
+    std::memcpy(&r, p, sizeof(int32_t) * count);
     return r;
+}
+template <class S> AF_HD void store_first_integers(Integers<S> a, int32_t* p, int count) {
+    std::memcpy(p, &a, sizeof(int32_t) * count);
 }
 
 // Lane by lane: a where the mask is true, b elsewhere; and where a equals b.

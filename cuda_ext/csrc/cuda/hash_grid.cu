@@ -9,7 +9,7 @@
 namespace anchorfield::cuda {
 namespace {
 
-// Rows (of the whole table), weights and blends of a cell's corners.
+// Rows of the corners in the whole table, and where the position lies between them.
 template <int D> struct Corners {
     uint32_t row[1 << D];
     float fraction[D], blends[D];
