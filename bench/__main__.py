@@ -23,10 +23,12 @@ from bench import (
     anchors,
     binning,
     compositing,
+    hash_grid,
     image,
     langevin,
     loss,
     memory,
+    neighbours,
     projection,
     spherical_harmonics,
     training_step,
@@ -34,7 +36,20 @@ from bench import (
 from bench._operations import Stages
 from bench._scenes import Made, made
 
-GROUPS = (projection, spherical_harmonics, anchors, binning, compositing, loss, adam, langevin, image, training_step)
+GROUPS = (
+    projection,
+    spherical_harmonics,
+    anchors,
+    binning,
+    compositing,
+    loss,
+    adam,
+    langevin,
+    image,
+    training_step,
+    hash_grid,
+    neighbours,
+)
 SIZES = [(270, 480), (540, 960), (1080, 1920)]
 COUNTS = [10_000, 100_000, 500_000, 1_000_000]
 PEER_GAUSSIANS, PEER_PIXELS = 100_000, 540 * 960  # at most: peers take minutes beyond

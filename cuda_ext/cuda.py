@@ -22,7 +22,9 @@ from anchorfield.cuda_ext import (
     anchors,
     binning,
     compositing,
+    hash_grid,
     langevin,
+    neighbours,
     projection,
     spherical_harmonics,
     ssim,
@@ -390,6 +392,50 @@ def mean_activations_backward(
     return log_scales.exp() * (v_scale / (3 * count)), opacities * (1 - opacities) * (v_opacity / count)
 
 
+# -------------------------------------------------------------------------------------------- hash grids and neighbours
+def encode_positions(positions: Tensor, table: Tensor, *layout: Any) -> Tensor:
+    """Encoding of positions; see `hash_grid.hash_grid`."""
+    encoded = hash_grid._empty_encoding(positions, table, *layout)
+    _run("hash_grid", *_dense(positions, table), *layout, encoded)
+    return encoded
+
+
+def encode_positions_table_backward(positions: Tensor, v_encoded: Tensor, *layout: Any) -> Tensor:
+    """Gradient to the table. Sums are of 64-bit integers, in any order, so that they repeat bit for bit."""
+    v_table = hash_grid._empty_table(positions, v_encoded, *layout)
+    largest = v_encoded.abs().amax() if v_encoded.numel() else v_encoded.new_zeros(())
+    sums = torch.empty(v_table.shape, dtype=torch.int64, device=v_table.device)
+    _run("hash_grid_table_backward", *_dense(positions, v_encoded, largest), *layout, sums, v_table)
+    return v_table
+
+
+def encode_positions_backward(positions: Tensor, table: Tensor, v_encoded: Tensor, *layout: Any) -> Tensor:
+    """Gradient to the positions."""
+    v_positions = hash_grid._empty_positions(positions)
+    _run("hash_grid_positions_backward", *_dense(positions, table, v_encoded), *layout, v_positions)
+    return v_positions
+
+
+def aggregate_neighbours(
+    features: Tensor, neighbour_indices: Tensor, weights: Tensor, starts: Tensor, arrivals: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Aggregated features and the edges of the messages; see `neighbours.aggregate_neighbours`."""
+    aggregated, edges = neighbours._empty_outputs(features)
+    inputs = _dense(features, neighbour_indices, weights, starts, arrivals)
+    _run("aggregate_neighbours", *inputs, aggregated, edges, torch.empty_like(aggregated))
+    return aggregated, edges
+
+
+def aggregate_neighbours_backward(
+    neighbour_indices: Tensor, weights: Tensor, starts: Tensor, arrivals: Tensor, edges: Tensor, v_aggregated: Tensor
+) -> Tensor:
+    """Gradient to the features."""
+    inputs = _dense(neighbour_indices, weights, starts, arrivals, edges, v_aggregated)
+    v_features = torch.empty_like(inputs[-1])
+    _run("aggregate_neighbours_backward", *inputs, v_features, torch.empty_like(v_features))
+    return v_features
+
+
 IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
     projection._project: project,
     projection._project_backward: project_backward,
@@ -407,6 +453,11 @@ IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
     langevin._perturb_means: perturb_means,
     activations._mean_activations: mean_activations,
     activations._mean_activations_backward: mean_activations_backward,
+    hash_grid._hash_grid: encode_positions,
+    hash_grid._hash_grid_table_backward: encode_positions_table_backward,
+    hash_grid._hash_grid_positions_backward: encode_positions_backward,
+    neighbours._aggregate_neighbours: aggregate_neighbours,
+    neighbours._aggregate_neighbours_backward: aggregate_neighbours_backward,
 }
 
 if _native is not None:

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from anchorfield.cuda_ext import native
+from anchorfield.cuda_ext.hash_grid import hash_grid as encode
 from anchorfield.cuda_ext.projection import Projected
 from anchorfield.renderer.metrics import psnr
 from anchorfield.renderer.splatting import flattened
-from bench import _lanes, _machine, _peer_gsplat, _peers, _statistics, check, image, memory, training_step
+from bench import _lanes, _machine, _peer_gsplat, _peers, _statistics, check, hash_grid, image, memory, training_step
 from bench._machine import Ceiling
 from bench._operations import Operation, Stages, evaluations
 from bench._scenes import drawn, fox, made
@@ -224,3 +225,13 @@ def test_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.flops > 1e8
     assert found.bandwidth > 1e7
     assert _machine.key().startswith(native.instruction_set())
+
+
+@pytest.mark.parametrize("name", hash_grid.LAYOUTS)
+def test_the_hash_grid_in_torch_is_ours(name: str) -> None:
+    layout = hash_grid.LAYOUTS[name]
+    g = torch.Generator().manual_seed(5)
+    positions = torch.rand(200, 3, generator=g, dtype=torch.float64)
+    table = torch.randn(layout.rows, layout.features, generator=g, dtype=torch.float64)
+    expected = encode(positions, table, layout)
+    torch.testing.assert_close(hash_grid.torch_hash_grid(positions, table, layout), expected)

@@ -6,6 +6,7 @@ the same thing.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,18 +25,22 @@ from anchorfield.cuda_ext import (
     anchors,
     binning,
     compositing,
+    hash_grid,
     langevin,
     native,
     projection,
     spherical_harmonics,
     ssim,
 )
+from anchorfield.cuda_ext import neighbours as aggregation
 from reference import activations as plain_activations
 from reference import adam as plain_adam
 from reference import anchors as plain_anchors
 from reference import compositing as plain_compositing
+from reference import hash_grid as plain_hash_grid
 from reference import langevin as plain_langevin
 from reference import made_scenes
+from reference import neighbours as plain_neighbours
 from reference import projection as plain_projection
 from reference import spherical_harmonics as plain_spherical_harmonics
 from reference import ssim as plain_ssim
@@ -57,6 +62,7 @@ class Op:
     smooth: Callable[[], Inputs]  # few numbers, away from every kink, for finite differences
     gradients: tuple[str, ...] = ()  # the inputs that it differentiates
     rows: tuple[str, ...] = ()  # the inputs with one row per Gaussian; none: no empty input
+    wide: tuple[str, ...] = ()  # the inputs that may have any number of columns
     prepare: Callable[..., Inputs] = field(default=lambda **inputs: inputs)  # inputs -> arguments of the kernel
     count: int = 1200  # Gaussians of a case
     draws: int = 10  # of every case
@@ -381,6 +387,79 @@ DECODE_ANCHORS = Op(
     many=3000,
 )
 
+
+# ------------------------------------------------------------------------------------------------------ hash grids
+GRIDS = {
+    "3D": hash_grid.HashGrid(levels=6, log2_table_size=10, base_resolution=4, per_level_scale=1.6),
+    "3D of SAGS": hash_grid.HashGrid(),
+    "2D": hash_grid.HashGrid(5, 4, 9, 5, 1.7, dimensions=2),
+    "4D": hash_grid.HashGrid(3, 1, 11, 3, 1.5, dimensions=4),
+    "2D wide": hash_grid.HashGrid(3, 8, 7, 6, 1.9, dimensions=2),
+    "small": hash_grid.HashGrid(2, 2, 5, 2, 2.3),
+}
+BORDER = 2**-8  # of a cell, that positions keep away from its borders, where gradients jump
+
+
+def draw_hash_grid(case: str, seed: int, count: int) -> Inputs:
+    """`case` is a grid, and perhaps its interpolation or that some positions lie outside."""
+    name, *rest = case.split(", ")
+    layout = dataclasses.replace(GRIDS[name], interpolation="smoothstep" if "smoothstep" in rest else "linear")
+    g = generator(seed)
+    reach = 0.2 if "outside" in rest else 0
+    drawn = float32_exact(uniform(g, -reach, 1 + reach, 4 * count, layout.dimensions))
+    at = [plain_hash_grid.in_cells(layout, level, drawn) for level in range(layout.levels)]
+    inside = torch.stack([(a % 1 > BORDER) & (a % 1 < 1 - BORDER) for a in at]).all(2).all(0)
+    positions = drawn[inside][:count]
+    assert len(positions) == count
+    return {
+        "positions": positions,
+        "table": float32_exact(uniform(g, -1, 1, layout.rows, layout.features)),
+        "layout": layout,
+    }
+
+
+HASH_GRID = Op(
+    kernel=lambda **inputs: {"encoded": hash_grid.hash_grid(**inputs)},
+    plain=lambda **inputs: {"encoded": plain_hash_grid.hash_grid(**inputs)},
+    draw=draw_hash_grid,
+    cases=("3D", "3D, smoothstep", "3D, outside", "3D of SAGS", "2D, outside", "4D, smoothstep", "2D wide, smoothstep"),
+    smooth=lambda: draw_hash_grid("small, smoothstep", 1, 4),
+    gradients=("positions", "table"),
+    rows=("positions",),
+    count=200,
+    draws=4,
+)
+
+
+# ------------------------------------------------------------------------------------------------------ neighbours
+def draw_aggregate_neighbours(case: str, seed: int, count: int) -> Inputs:
+    """`case` is the number of neighbours and of channels."""
+    k, channels = map(int, case.split(" of "))
+    g = generator(seed)
+    indices, distances = plain_neighbours.nearest(uniform(g, 0, 1, count, 3), k)
+    features = float32_exact(uniform(g, -1, 1, count, channels))
+    return {"features": features, "neighbours": indices, "distances": float32_exact(distances)}
+
+
+def with_graph(features: Tensor, neighbours: Tensor, distances: Tensor) -> Inputs:
+    return {"features": features, "graph": aggregation.graph_of(neighbours, distances)}
+
+
+AGGREGATE_NEIGHBOURS = Op(
+    kernel=lambda **inputs: {"aggregated": aggregation.aggregate_neighbours(**inputs)},
+    plain=lambda **inputs: {"aggregated": plain_neighbours.aggregate(**inputs)},
+    draw=draw_aggregate_neighbours,
+    cases=("10 of 32", "10 of 16", "5 of 7", "1 of 3", "3 of 41"),
+    smooth=lambda: draw_aggregate_neighbours("3 of 2", 2, 6),
+    gradients=("features",),
+    rows=("features", "neighbours", "distances"),
+    wide=("features",),
+    prepare=with_graph,
+    count=150,
+    draws=4,
+    many=700,
+)
+
 OPS = {
     "project": PROJECT,
     "spherical_harmonics": SPHERICAL_HARMONICS,
@@ -391,6 +470,8 @@ OPS = {
     "adam_step": ADAM,
     "perturb_means": PERTURB_MEANS,
     "mean_activations": MEAN_ACTIVATIONS,
+    "hash_grid": HASH_GRID,
+    "aggregate_neighbours": AGGREGATE_NEIGHBOURS,
 }
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 EACH_OP = pytest.mark.parametrize("op", OPS.values(), ids=OPS)
@@ -555,6 +636,7 @@ CORRUPTED = [
     for argument, value in op.prepare(**cast(op.smooth(), torch.float32)).items()
     if isinstance(value, Tensor)
     for corruption in CORRUPTIONS
+    if not (corruption == "too wide" and argument in op.wide)
 ]
 
 

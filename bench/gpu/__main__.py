@@ -27,7 +27,9 @@ from anchorfield.cuda_ext.adam import adam_step
 from anchorfield.cuda_ext.anchors import Heads, decode_anchors
 from anchorfield.cuda_ext.binning import Bins, bin_tiles
 from anchorfield.cuda_ext.compositing import composite, contributions
+from anchorfield.cuda_ext.hash_grid import HashGrid, hash_grid
 from anchorfield.cuda_ext.langevin import perturb_means
+from anchorfield.cuda_ext.neighbours import Graph, aggregate_neighbours, graph_of
 from anchorfield.cuda_ext.projection import Projected, project
 from anchorfield.cuda_ext.spherical_harmonics import spherical_harmonics
 from anchorfield.cuda_ext.ssim import l1_and_ssim
@@ -35,6 +37,7 @@ from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import MissingBackend
 from anchorfield.renderer.losses import photometric
+from anchorfield.renderer.neighbours import nearest_neighbours
 from anchorfield.renderer.splatting import splat
 from anchorfield.renderer.types import PARAMETERS, Gaussians
 
@@ -143,6 +146,35 @@ def cases(scene: Gaussians, camera: Camera) -> list[Case]:
         Case("photometric", photo, run_photometric, Work(5 * images, 100 * images), Work(6 * images), ("image",)),
         Case("adam_step", moving, run_adam, Work(7 * 48 * n)),
         Case("perturb_means", noise, run_noise, Work(14 * n, 190 * n)),
+        *neural_cases(scene.means),
+    ]
+
+
+def neural_cases(points: Tensor) -> list[Case]:
+    """Hash grid at random positions, its largest levels about as long as the list of points; their graph."""
+    n, g = len(points), torch.Generator().manual_seed(4)
+    layout = HashGrid.up_to(2048, log2_table_size=min(max(n.bit_length(), 8), 19))
+    table = torch.randn(layout.rows, layout.features, generator=g)
+    graph = graph_of(*nearest_neighbours(points, 10))
+    features = {"features": torch.randn(n, 32, generator=g), **graph._asdict()}
+    encoding, samples = n * (3 + layout.size), n * layout.levels
+    return [
+        Case(
+            "hash_grid",
+            {"positions": torch.rand(n, 3, generator=g), "table": table},
+            lambda **inputs: [hash_grid(**inputs, layout=layout)],
+            Work(encoding + table.numel(), 60 * samples),
+            Work(encoding + 2 * table.numel() + 6 * n, 160 * samples),
+            ("positions", "table"),
+        ),
+        Case(
+            "aggregate_neighbours",
+            features,
+            lambda features, **graph: [aggregate_neighbours(features, Graph(**graph))],
+            Work(3 * 32 * n + 30 * n, 2 * 320 * n),
+            Work(3 * 32 * n + 30 * n, 2 * 320 * n),
+            ("features",),
+        ),
     ]
 
 

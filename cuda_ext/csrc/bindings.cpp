@@ -55,6 +55,18 @@ template <class S> ImagePair<S> images_of(const In<S>& image, const In<S>& targe
             image.data(),        target.data(),       mask ? mask->data() : nullptr};
 }
 
+template <class S>
+GraphArrays<S> graph_of(const In<int32_t>& neighbours, const In<S>& weights, const In<int32_t>& starts,
+                        const In<int32_t>& arrivals, int channels) {
+    return {int64_t(neighbours.shape(0)),
+            int(neighbours.shape(1)),
+            channels,
+            neighbours.data(),
+            weights.data(),
+            starts.data(),
+            arrivals.data()};
+}
+
 // Moves a vector into an array that frees it.
 template <class T> nb::object give(Array<T>&& values) {
     auto* owner = new Array<T>(std::move(values));
@@ -307,6 +319,50 @@ template <class S> void bind(nb::module_& m) {
             kernels<S>().mean_activations_backward(log_scales.data(), logits.data(), int64_t(logits.size()),
                                                    v_mean_scale.data(), v_mean_opacity.data(), v_log_scales.data(),
                                                    v_logits.data());
+        },
+        Release());
+    m.def(
+        "hash_grid",
+        [](In<S> positions, In<S> table, std::vector<double> scales, std::vector<int64_t> sides,
+           std::vector<int64_t> offsets, bool smooth, Out<S> out) {
+            kernels<S>().hash_grid(
+                hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets, smooth),
+                positions.data(), table.data(), int64_t(positions.shape(0)), out.data());
+        },
+        Release());
+    m.def(
+        "hash_grid_table_backward",
+        [](In<S> positions, In<S> v_out, std::vector<double> scales, std::vector<int64_t> sides,
+           std::vector<int64_t> offsets, bool smooth, Out<S> v_table) {
+            kernels<S>().hash_grid_table_backward(
+                hash_grid_of<S>(int(positions.shape(1)), int(v_table.shape(1)), scales, sides, offsets, smooth),
+                positions.data(), v_out.data(), int64_t(positions.shape(0)), v_table.data());
+        },
+        Release());
+    m.def(
+        "hash_grid_positions_backward",
+        [](In<S> positions, In<S> table, In<S> v_out, std::vector<double> scales, std::vector<int64_t> sides,
+           std::vector<int64_t> offsets, bool smooth, Out<S> v_positions) {
+            kernels<S>().hash_grid_positions_backward(
+                hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets, smooth),
+                positions.data(), table.data(), v_out.data(), int64_t(positions.shape(0)), v_positions.data());
+        },
+        Release());
+    m.def(
+        "aggregate_neighbours",
+        [](In<S> features, In<int32_t> neighbours, In<S> weights, In<int32_t> starts, In<int32_t> arrivals, Out<S> out,
+           Out<int32_t> edges) {
+            kernels<S>().aggregate_neighbours(graph_of(neighbours, weights, starts, arrivals, int(features.shape(1))),
+                                              features.data(), out.data(), edges.data());
+        },
+        Release());
+    m.def(
+        "aggregate_neighbours_backward",
+        [](In<int32_t> neighbours, In<S> weights, In<int32_t> starts, In<int32_t> arrivals, In<int32_t> edges,
+           In<S> v_out, Out<S> v_features) {
+            kernels<S>().aggregate_neighbours_backward(
+                graph_of(neighbours, weights, starts, arrivals, int(v_out.shape(1))), edges.data(), v_out.data(),
+                v_features.data());
         },
         Release());
 }

@@ -310,6 +310,72 @@ void bind_training(nb::module_& m) {
         Release());
 }
 
+using Numbers = std::vector<double>;
+using Counts = std::vector<int64_t>;
+
+void bind_hash_grid(nb::module_& m) {
+    m.def(
+        "hash_grid",
+        [](In positions, In table, Numbers scales, Counts sides, Counts offsets, bool smooth, Out out,
+           uintptr_t stream) {
+            const int dimensions = int(positions.shape(1)), features = int(table.shape(1));
+            cuda::hash_grid(hash_grid_of<float>(dimensions, features, scales, sides, offsets, smooth), positions.data(),
+                            table.data(), int64_t(positions.shape(0)), out.data(), stream_of(stream));
+        },
+        Release());
+    m.def(
+        "hash_grid_table_backward",
+        [](In positions, In v_out, In largest, Numbers scales, Counts sides, Counts offsets, bool smooth,
+           Write<int64_t> sums, Out v_table, uintptr_t stream) {
+            const int dimensions = int(positions.shape(1)), features = int(v_table.shape(1));
+            cuda::hash_grid_table_backward(hash_grid_of<float>(dimensions, features, scales, sides, offsets, smooth),
+                                           positions.data(), v_out.data(), int64_t(positions.shape(0)), largest.data(),
+                                           int64_t(v_table.size()), sums.data(), v_table.data(), stream_of(stream));
+        },
+        Release());
+    m.def(
+        "hash_grid_positions_backward",
+        [](In positions, In table, In v_out, Numbers scales, Counts sides, Counts offsets, bool smooth, Out v_positions,
+           uintptr_t stream) {
+            const int dimensions = int(positions.shape(1)), features = int(table.shape(1));
+            cuda::hash_grid_positions_backward(
+                hash_grid_of<float>(dimensions, features, scales, sides, offsets, smooth), positions.data(),
+                table.data(), v_out.data(), int64_t(positions.shape(0)), v_positions.data(), stream_of(stream));
+        },
+        Release());
+}
+
+GraphArrays<float> graph_of(const Read<int32_t>& neighbours, const In& weights, const Read<int32_t>& starts,
+                            const Read<int32_t>& arrivals, int channels) {
+    return {int64_t(neighbours.shape(0)),
+            int(neighbours.shape(1)),
+            channels,
+            neighbours.data(),
+            weights.data(),
+            starts.data(),
+            arrivals.data()};
+}
+
+void bind_neighbours(nb::module_& m) {
+    m.def(
+        "aggregate_neighbours",
+        [](In features, Read<int32_t> neighbours, In weights, Read<int32_t> starts, Read<int32_t> arrivals, Out out,
+           Write<int32_t> edges, Out messages, uintptr_t stream) {
+            cuda::aggregate_neighbours(graph_of(neighbours, weights, starts, arrivals, int(features.shape(1))),
+                                       features.data(), out.data(), edges.data(), messages.data(), stream_of(stream));
+        },
+        Release());
+    m.def(
+        "aggregate_neighbours_backward",
+        [](Read<int32_t> neighbours, In weights, Read<int32_t> starts, Read<int32_t> arrivals, Read<int32_t> edges,
+           In v_out, Out v_features, Out v_messages, uintptr_t stream) {
+            cuda::aggregate_neighbours_backward(graph_of(neighbours, weights, starts, arrivals, int(v_out.shape(1))),
+                                                edges.data(), v_out.data(), v_features.data(), v_messages.data(),
+                                                stream_of(stream));
+        },
+        Release());
+}
+
 } // namespace
 
 void bind_cuda(nb::module_& m) {
@@ -318,4 +384,6 @@ void bind_cuda(nb::module_& m) {
     bind_binning(m);
     bind_compositing(m);
     bind_training(m);
+    bind_hash_grid(m);
+    bind_neighbours(m);
 }

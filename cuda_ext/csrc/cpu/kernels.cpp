@@ -11,6 +11,7 @@
 #include "cpu/parallel.h"
 #include "cpu/functions.h"
 #include "cpu/matrix.h"
+#include "cpu/integers.h"
 #include "cpu/rows.h"
 #include "cpu/simd.h"
 #include "cpu/wide.h"
@@ -20,8 +21,10 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <numeric>
+#include <type_traits>
 #include <utility>
 
 #include "cpu/projection.inc"
@@ -36,6 +39,8 @@
 #include "cpu/langevin.inc"
 #include "cpu/pixels.inc"
 #include "cpu/ceiling.inc"
+#include "cpu/hash_grid.inc"
+#include "cpu/neighbours.inc"
 
 namespace anchorfield::AF_ISA {
 
@@ -57,7 +62,12 @@ template <class S> constexpr Kernels<S> table() {
             &mean_activations<S>,
             &mean_activations_backward<S>,
             &colours_of_pixels<S>,
-            &fma_rate<S>};
+            &fma_rate<S>,
+            &hash_grid<S>,
+            &hash_grid_table_backward<S>,
+            &hash_grid_positions_backward<S>,
+            &aggregate_neighbours<S>,
+            &aggregate_neighbours_backward<S>};
 }
 
 extern const Kernels<float> float_kernels;

@@ -1,0 +1,193 @@
+"""Multiresolution hash grid encoding (Mueller et al. 2022): positions to trainable features."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from anchorfield.cuda_ext import _kernels
+from anchorfield.cuda_ext._checks import check
+
+
+@dataclasses.dataclass(frozen=True)
+class HashGrid:
+    """How a hash grid is laid out.
+
+    Level l has scale base_resolution * per_level_scale^l - 1 cells along an axis (rarely a whole number) and
+    resolution ceil(scale) + 1. A position x in [0, 1] lies at scale * x + 0.5, so that it touches vertices 0 to
+    resolution. Where all (resolution + 1)^dimensions vertices fit into 2^log2_table_size rows, the level is dense:
+    vertex c has row c_0 + c_1 (resolution + 1) + ..., and none shares it. Elsewhere vertices are hashed to
+    (c_0 p_0 xor c_1 p_1 xor ...) mod 2^log2_table_size, in 32 bits, with p = 1, 2654435761, 805459861, 3674653429.
+    Levels follow each other in the table; each begins at a multiple of 8 rows.
+    """
+
+    levels: int = 16
+    """Grids, from coarse to fine; 1 to 32."""
+    features: int = 2
+    """Numbers of a vertex: 1, 2, 4 or 8."""
+    log2_table_size: int = 15
+    """Most rows of a level, as a power of two; 3 to 24."""
+    base_resolution: int = 16
+    """Vertices along an axis of the coarsest level."""
+    per_level_scale: float = 1.447
+    """Growth of the resolution from level to level."""
+    interpolation: Literal["linear", "smoothstep"] = "linear"
+    """Between the vertices of a cell; smoothstep has continuous gradients."""
+    dimensions: int = 3
+    """Of the positions: 2, 3 or 4."""
+
+    def __post_init__(self) -> None:
+        """Refuse what the kernels cannot do."""
+        _expect("levels", self.levels, "1 to 32", 1 <= self.levels <= 32)
+        _expect("features", self.features, "1, 2, 4 or 8", self.features in (1, 2, 4, 8))
+        _expect("log2_table_size", self.log2_table_size, "3 to 24", 3 <= self.log2_table_size <= 24)
+        _expect("base_resolution", self.base_resolution, "at least 2", self.base_resolution >= 2)
+        _expect("per_level_scale", self.per_level_scale, "at least 1", self.per_level_scale >= 1)
+        known = ("linear", "smoothstep")
+        _expect("interpolation", self.interpolation, "linear or smoothstep", self.interpolation in known)
+        _expect("dimensions", self.dimensions, "2, 3 or 4", self.dimensions in (2, 3, 4))
+        finest = self.scales[-1]
+        _expect("per_level_scale", self.per_level_scale, "a finest level of at most 2^20 cells", finest <= 2**20)
+
+    @classmethod
+    def up_to(cls, finest_resolution: float, levels: int = 16, base_resolution: int = 16, **settings: Any) -> HashGrid:
+        """The grid whose levels grow from `base_resolution` to `finest_resolution`."""
+        growth = (finest_resolution / base_resolution) ** (1 / max(levels - 1, 1))
+        return cls(levels=levels, base_resolution=base_resolution, per_level_scale=growth, **settings)
+
+    @cached_property
+    def scales(self) -> list[float]:
+        """Cells along an axis, level by level."""
+        return [self.base_resolution * self.per_level_scale**level - 1 for level in range(self.levels)]
+
+    @cached_property
+    def resolutions(self) -> list[int]:
+        """Vertices along an axis, level by level; one more is touched where x = 1."""
+        return [math.ceil(scale) + 1 for scale in self.scales]
+
+    @cached_property
+    def sides(self) -> list[int]:
+        """Vertices along an axis that have rows of their own, level by level; 0 where they are hashed."""
+        most = 2**self.log2_table_size
+        return [r + 1 if (r + 1) ** self.dimensions <= most else 0 for r in self.resolutions]
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """The levels' first rows in the table, and the number of all rows."""
+        offsets = [0]
+        for side in self.sides:
+            rows = -(-(side**self.dimensions) // 8) * 8 if side else 2**self.log2_table_size
+            offsets.append(offsets[-1] + rows)
+        return offsets
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table."""
+        return self.offsets[-1]
+
+    @property
+    def size(self) -> int:
+        """Numbers of the encoding of a position, levels * features."""
+        return self.levels * self.features
+
+    def _numbers(self) -> tuple[list[float], list[int], list[int], bool]:
+        return self.scales, self.sides, self.offsets, self.interpolation == "smoothstep"
+
+
+def _expect(name: str, got: object, expected: str, fulfilled: bool) -> None:
+    if not fulfilled:
+        raise ValueError(f"{name}: expected {expected}, got {got}")
+
+
+def hash_grid(
+    positions: Tensor,  # [N, layout.dimensions] in [0, 1]; outside they are clamped
+    table: Tensor,  # [layout.rows, layout.features]
+    layout: HashGrid,
+) -> Tensor:
+    """Features of each level interpolated at the positions, [N, levels * features], level by level.
+
+    Differentiable (once) in `table` and `positions`; a clamped coordinate has no gradient, one that is not a number
+    counts as 0.
+    """
+    check(positions=(positions, ("N", layout.dimensions)), table=(table, (layout.rows, layout.features)))
+    encoded: Tensor = _hash_grid(positions, table, *layout._numbers())
+    return encoded
+
+
+# What the operations return, for torch's tracing and for those that fill it.
+def _empty_encoding(positions: Tensor, table: Tensor, scales: list[float], *_: Any) -> Tensor:
+    return positions.new_empty((positions.shape[0], len(scales) * table.shape[1]))
+
+
+def _empty_table(
+    positions: Tensor, v_encoded: Tensor, scales: list[float], sides: list[int], offsets: list[int], *_: Any
+) -> Tensor:
+    return positions.new_empty((offsets[-1], v_encoded.shape[1] // len(scales)))
+
+
+def _empty_positions(positions: Tensor, *_: Any) -> Tensor:
+    return positions.new_empty(positions.shape)
+
+
+@torch.library.custom_op("anchorfield::hash_grid", mutates_args=(), device_types="cpu")
+def _hash_grid(
+    positions: Tensor, table: Tensor, scales: list[float], sides: list[int], offsets: list[int], smooth: bool
+) -> Tensor:
+    encoded = _empty_encoding(positions, table, scales)
+    inputs = [t.detach().contiguous() for t in (positions, table)]
+    _kernels.hash_grid(*inputs, scales, sides, offsets, smooth, encoded)
+    return encoded
+
+
+@torch.library.custom_op("anchorfield::hash_grid_table_backward", mutates_args=(), device_types="cpu")
+def _hash_grid_table_backward(
+    positions: Tensor, v_encoded: Tensor, scales: list[float], sides: list[int], offsets: list[int], smooth: bool
+) -> Tensor:
+    v_table = _empty_table(positions, v_encoded, scales, sides, offsets)
+    inputs = [t.detach().contiguous() for t in (positions, v_encoded)]
+    _kernels.hash_grid_table_backward(*inputs, scales, sides, offsets, smooth, v_table)
+    return v_table
+
+
+# An operation of its own, so that it can be given an autograd formula where second derivatives are wanted.
+@torch.library.custom_op("anchorfield::hash_grid_positions_backward", mutates_args=(), device_types="cpu")
+def _hash_grid_positions_backward(
+    positions: Tensor,
+    table: Tensor,
+    v_encoded: Tensor,
+    scales: list[float],
+    sides: list[int],
+    offsets: list[int],
+    smooth: bool,
+) -> Tensor:
+    v_positions = _empty_positions(positions)
+    inputs = [t.detach().contiguous() for t in (positions, table, v_encoded)]
+    _kernels.hash_grid_positions_backward(*inputs, scales, sides, offsets, smooth, v_positions)
+    return v_positions
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    positions, table, *ctx.layout = inputs
+    ctx.save_for_backward(positions, table)
+
+
+def _backward(ctx: Any, v_encoded: Tensor) -> tuple[Tensor | None, ...]:
+    # Kept in the graph only for second derivatives, which are then refused aloud instead of left out.
+    positions, table = (t if torch.is_grad_enabled() else t.detach() for t in ctx.saved_tensors)
+    v_positions = v_table = None
+    if ctx.needs_input_grad[0]:
+        v_positions = _hash_grid_positions_backward(positions, table, v_encoded, *ctx.layout)
+    if ctx.needs_input_grad[1]:
+        v_table = _hash_grid_table_backward(positions, v_encoded, *ctx.layout)
+    return v_positions, v_table, None, None, None, None
+
+
+_hash_grid.register_fake(_empty_encoding)
+_hash_grid_table_backward.register_fake(_empty_table)
+_hash_grid_positions_backward.register_fake(_empty_positions)
+_hash_grid.register_autograd(_backward, setup_context=_setup)
