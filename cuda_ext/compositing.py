@@ -129,12 +129,17 @@ def _(*inputs: Any) -> tuple[Tensor, ...]:
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     *tensors, probe, bins, ctx.width, ctx.height = inputs
     ctx.has_probe = probe is not None
+    ctx.set_materialize_grads(False)  # that of the trail would be larger than the image
     ctx.save_for_backward(*tensors, *bins, *output[1:])
 
 
-def _backward(ctx: Any, v_image: Tensor, v_transmittance: Tensor, _: Tensor) -> tuple[Any, ...]:
+def _backward(ctx: Any, v_image: Tensor | None, v_transmittance: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
     saved = [t.detach() for t in ctx.saved_tensors]
     inputs, bins, (transmittance, trail) = saved[:5], saved[5:11], saved[11:]
+    if v_image is None:
+        v_image = transmittance.new_zeros(*transmittance.shape, inputs[3].shape[1])
+    if v_transmittance is None:
+        v_transmittance = torch.zeros_like(transmittance)
     *gradients, probe = _composite_backward(
         *inputs, bins, ctx.width, ctx.height, trail, v_image, v_transmittance, ctx.has_probe
     )

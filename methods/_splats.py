@@ -14,10 +14,9 @@ from anchorfield.methods._method import Fit, Model
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError
 from anchorfield.renderer.splatting import splat
-from anchorfield.renderer.types import PARAMETERS, Frame, Gaussians
+from anchorfield.renderer.types import PARAMETERS, SH_C0, Frame, Gaussians
 from anchorfield.scenes.scene import Points, Scene
 
-SH_C0 = 0.28209479177387814
 LARGEST = 0.25  # standard deviation of a Gaussian, as a share of its distance
 BYTES_PER_GAUSSIAN = 59 * 4 * 4 + 400  # parameters, gradients and two moments, and what a step keeps beside them
 

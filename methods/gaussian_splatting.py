@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from anchorfield.methods._initial import MIN_POINTS, initial_points
 from anchorfield.methods._method import Fit, State, check_ranges
@@ -26,8 +25,8 @@ from anchorfield.methods._splats import (
     splat_model,
 )
 from anchorfield.methods._strategies import EVERY, Mcmc, Strategy
+from anchorfield.methods._views import haste, next_view, target
 from anchorfield.renderer.adam import Adam
-from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.losses import photometric
 from anchorfield.renderer.memory import available_bytes
 from anchorfield.renderer.splatting import splat
@@ -36,7 +35,6 @@ from anchorfield.scenes.scene import Scene
 
 PER_PIXEL = 0.5  # Gaussians per pixel of a view, at most
 FIRST_SHARE = 0.5  # of the cap, from which growth starts
-FULL_RUN = 30000  # steps for which the learning rates are given
 SH_SHARE = 0.1  # of the budget, after which one more band of harmonics joins
 
 
@@ -107,7 +105,7 @@ class GaussianSplatting:
         background = torch.tensor(scene.background)
         while True:
             self._set_rates(fit, size)
-            camera, photo, mask = self._target(scene, next_view(fit, scene), fit.progress)
+            camera, photo, mask = target(scene, next_view(fit, scene), fit.progress, self.coarse)
             probe = self._probe(model)
             degree = min(self.sh_degree, int(fit.progress / SH_SHARE))
             splats = splat(model.raw(), camera, background, sh_degree=degree, depth=False, absgrad_probe=probe)
@@ -162,51 +160,6 @@ class GaussianSplatting:
         if self.strategy.watch != "absolute gradient":
             return None
         return torch.zeros(len(model.means), 2, requires_grad=True)
-
-    def _target(self, scene: Scene, index: int, progress: float) -> tuple[Camera, Tensor, Tensor | None]:
-        """Camera, photograph and mask of a view at the size that the progress asks for."""
-        view = scene.views[index]
-        factor = reduction(progress, self.coarse, min(view.camera.width, view.camera.height))
-        photo = scene.photo(index, factor)
-        mask = view.load_mask() if view.load_mask else None
-        if factor == 1:
-            return view.camera, photo, mask
-        camera = replace(
-            view.camera.resized(view.camera.width // factor, view.camera.height // factor),
-            fx=view.camera.fx / factor,
-            fy=view.camera.fy / factor,
-            cx=view.camera.cx / factor,
-            cy=view.camera.cy / factor,
-        )
-        if mask is not None:  # a reduced pixel counts where all of its pixels do
-            mask = functional.avg_pool2d(mask[None].float(), factor)[0] == 1
-        return camera, photo, mask
-
-
-def haste(step: int, progress: float) -> float:
-    """By how much to raise learning rates: 1 for a run of 30,000 steps, the root of what is missing, at most 5.
-
-    Rates are made for runs of 30,000 steps. `step / progress` tells how many this run will have.
-    """
-    expected = step / progress if progress > 0 else FULL_RUN
-    return min(max(math.sqrt(FULL_RUN / max(expected, 1)), 1.0), 5.0)
-
-
-def next_view(fit: Fit, scene: Scene) -> int:
-    """The training view of this step: every view once in random order, then again."""
-    order = fit.memory.get("order")
-    if order is None or len(order) == 0:
-        order = torch.randperm(len(scene.train), generator=fit.random)
-    fit.memory["order"] = order[1:].clone()
-    return scene.train[int(order[0])]
-
-
-def reduction(progress: float, coarse: float, side: int) -> int:
-    """By how much images are reduced: 4, then 2, then 1, while at least 64 pixels remain on the shorter side."""
-    if coarse <= 0 or progress >= coarse:
-        return 1
-    factor = 4 if progress < coarse / 3 else 2
-    return next((f for f in (factor, 2) if f <= factor and side // f >= 64), 1)
 
 
 METHOD = GaussianSplatting

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,12 +14,19 @@ from anchorfield.cuda_ext.adam import adam_step
 class Adam:
     """Adam (Kingma and Ba 2015) with one learning rate per parameter, or per column of a parameter.
 
-    `rows`, set before `step`, restricts a step to some rows of the parameters that have as many (the sparse form);
-    it is cleared by the step.
+    `rows`, set before `step`, restricts a step to some rows of the parameters named in `by_row`, or of all (the sparse
+    form); it is cleared by the step.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], rates: Mapping[str, float | Tensor], eps: float = 1e-15):
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        rates: Mapping[str, float | Tensor],
+        eps: float = 1e-15,
+        by_row: Collection[str] | None = None,
+    ):
         self.parameters = dict(parameters)
+        self.by_row = frozenset(self.parameters if by_row is None else by_row)
         self.rates = dict(rates)
         self.eps = eps
         self.count = 0
@@ -36,7 +43,7 @@ class Adam:
         """Descend along the gradients that are there."""
         self.count += 1
         graded = [name for name, parameter in self.parameters.items() if parameter.grad is not None]
-        sparse = [n for n in graded if self.rows is not None and self.parameters[n].shape[:1] == self.rows.shape]
+        sparse = [name for name in graded if self.rows is not None and name in self.by_row]
         self._step([name for name in graded if name not in sparse], None)
         self._step(sparse, self.rows)
         self.rows = None

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
+from anchorfield.cuda_ext.anchors import Decoded
 from anchorfield.cuda_ext.binning import bin_tiles
 from anchorfield.cuda_ext.compositing import composite
 from anchorfield.cuda_ext.projection import Projected, project
 from anchorfield.cuda_ext.spherical_harmonics import spherical_harmonics
 from anchorfield.renderer import _gsplat, backends
 from anchorfield.renderer.cameras import Camera
-from anchorfield.renderer.types import Frame, Gaussians
+from anchorfield.renderer.types import SH_C0, Frame, Gaussians
 
 NEAR = 0.01  # in units of the scene, whose cameras lie in the unit ball
 MIP_DILATION = 0.1  # pixels^2, with compensation (Yu et al. 2024)
@@ -53,11 +55,50 @@ def splat(
     if backends.current() == backends.GSPLAT:
         return _through_gsplat(gaussians, camera, background, sh_degree, depth, absgrad_probe)
     projected = flattened(gaussians, camera)
-    visible = projected.visible
     degree = gaussians.sh_degree if sh_degree is None else sh_degree
-    features = spherical_harmonics(gaussians.sh, gaussians.means, camera.centre, degree, visible)
+    colours = spherical_harmonics(gaussians.sh, gaussians.means, camera.centre, degree, projected.visible)
+    return _blended(projected, colours, camera, background, depth, absgrad_probe)
+
+
+def splat_decoded(decoded: Decoded, camera: Camera, background: Tensor, *, depth: bool = True) -> Splats:
+    """Render Gaussians that were decoded for `camera`; differentiable like `splat`."""
+    if backends.current() == backends.GSPLAT:
+        return _through_gsplat(as_gaussians(decoded), camera, background, 0, depth, None)
+    projected = project(
+        decoded.means,
+        decoded.quats,
+        decoded.scales,
+        decoded.opacities,
+        camera.world_to_camera,
+        **_lens(camera),
+        dilation=DILATION,
+    )
+    return _blended(projected, decoded.colours, camera, background, depth, None)
+
+
+def as_gaussians(decoded: Decoded) -> Gaussians:
+    """Decoded Gaussians in raw parameters; their colours become the constant harmonic."""
+    return Gaussians(
+        decoded.means,
+        decoded.scales.log(),
+        decoded.quats,
+        torch.logit(decoded.opacities, 1e-6),
+        ((decoded.colours - 0.5) / SH_C0)[:, None],
+    )
+
+
+def _blended(
+    projected: Projected,
+    colours: Tensor,  # [N, 3]
+    camera: Camera,
+    background: Tensor,
+    depth: bool,
+    absgrad_probe: Tensor | None,
+) -> Splats:
+    """Ellipses to an image."""
+    features = colours
     if depth:
-        features = torch.cat([features, projected.depths[:, None]], 1)
+        features = torch.cat([colours, projected.depths[:, None]], 1)
         background = torch.cat([background, background.new_zeros(1)])
     bins = bin_tiles(projected, camera.width, camera.height)
     image, alpha = composite(
@@ -73,7 +114,7 @@ def splat(
     )
     expected = image[..., 3] / alpha.clamp_min(1e-6) if depth else None
     rgb = image[..., :3] if depth else image  # a slice's gradient costs a copy of the image
-    return Splats(rgb, alpha, expected, projected.means2d, visible)
+    return Splats(rgb, alpha, expected, projected.means2d, projected.visible)
 
 
 def flattened(gaussians: Gaussians, camera: Camera) -> Projected:
@@ -84,17 +125,44 @@ def flattened(gaussians: Gaussians, camera: Camera) -> Projected:
         gaussians.log_scales,
         gaussians.logit_opacities,
         camera.world_to_camera,
-        fx=camera.fx,
-        fy=camera.fy,
-        cx=camera.cx,
-        cy=camera.cy,
-        width=camera.width,
-        height=camera.height,
-        near=NEAR,
+        **_lens(camera),
         dilation=MIP_DILATION if gaussians.antialiased else DILATION,
         antialiased=gaussians.antialiased,
         raw=True,
     )
+
+
+class _Lens(TypedDict):
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+    near: float
+
+
+def _lens(camera: Camera) -> _Lens:
+    """What a projection needs of a camera beside its pose."""
+    return {
+        "fx": camera.fx,
+        "fy": camera.fy,
+        "cx": camera.cx,
+        "cy": camera.cy,
+        "width": camera.width,
+        "height": camera.height,
+        "near": NEAR,
+    }
+
+
+def anchors_in_view(anchors: Tensor, log_scales: Tensor, camera: Camera) -> Tensor:
+    """Which anchors [N, 3] could show something, bool [N]: as round Gaussians of their offsets' reach [N, 3]."""
+    count = len(anchors)
+    quats = anchors.new_tensor([1.0, 0, 0, 0]).expand(count, 4)
+    opaque = anchors.new_ones(count)
+    return project(
+        anchors, quats, log_scales.exp(), opaque, camera.world_to_camera, **_lens(camera), dilation=DILATION
+    ).visible
 
 
 def _through_gsplat(

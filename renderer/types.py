@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+SH_C0 = 0.28209479177387814
+"""The constant spherical harmonic."""
+
 PARAMETERS = ("means", "log_scales", "quats", "logit_opacities", "sh")
 """The tensors of `Gaussians`, by name."""
 

@@ -56,7 +56,7 @@ def _turned_harmonics(sh: Array, rotation: Array) -> Array:
     bands = round(sh.shape[1] ** 0.5)
     directions = np.random.default_rng(0).normal(size=(64, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    before, after = _basis(directions), _basis(directions @ rotation.T)
+    before, after = harmonics_basis(directions), harmonics_basis(directions @ rotation.T)
     turned = sh.copy()
     for band in range(1, bands):
         part = slice(band * band, (band + 1) * (band + 1))
@@ -66,7 +66,7 @@ def _turned_harmonics(sh: Array, rotation: Array) -> Array:
     return turned
 
 
-def _basis(directions: Array) -> Array:
+def harmonics_basis(directions: Array) -> Array:
     """Real spherical harmonics up to degree 3 of unit directions [N, 3], with the signs that splats use; [N, 16]."""
     x, y, z = directions.T
     xx, yy, zz = x * x, y * y, z * z

@@ -22,7 +22,7 @@ from anchorfield.renderer.errors import DataError
 from anchorfield.renderer.types import Gaussians
 from anchorfield.scenes.atomic import replacing
 from anchorfield.scenes.ply import read_points
-from anchorfield.scenes.similarity import _basis, decomposed, transformed
+from anchorfield.scenes.similarity import decomposed, harmonics_basis, transformed
 from anchorfield.scenes.splat_ply import read_ply, write_ply
 
 FIELDS = ("means", "log_scales", "quats", "logit_opacities", "sh")
@@ -244,7 +244,7 @@ def similarity(seed: int, scale: float) -> np.ndarray:
 
 def colours(gaussians: Gaussians, directions: np.ndarray) -> np.ndarray:
     """Colour of each Gaussian along its direction, before the clamp; [N, 3]."""
-    terms = _basis(directions)[:, : gaussians.sh.shape[1], None] * gaussians.sh.double().numpy()
+    terms = harmonics_basis(directions)[:, : gaussians.sh.shape[1], None] * gaussians.sh.double().numpy()
     return terms.sum(axis=1)
 
 
@@ -283,7 +283,7 @@ def test_there_and_back() -> None:
 def test_basis_is_orthonormal() -> None:
     directions = np.random.default_rng(0).normal(size=(50_000, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    products = 4 * np.pi * _basis(directions).T @ _basis(directions) / len(directions)
+    products = 4 * np.pi * harmonics_basis(directions).T @ harmonics_basis(directions) / len(directions)
     np.testing.assert_allclose(products, np.eye(16), atol=0.05)
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchorfield.methods._strategies import AbsGrad, Adc, Mcmc, Strategy, shared_opacity
-from anchorfield.methods.gaussian_splatting import GaussianSplatting, Rates, reduction
+from anchorfield.methods._views import reduction
+from anchorfield.methods.gaussian_splatting import GaussianSplatting, Rates
 from anchorfield.renderer.errors import UsageError
 from anchorfield.scenes.scene import Scene
 
