@@ -1,10 +1,10 @@
 """The compact file: a trained model of any method, quantised, as one safetensors file.
 
 The header's metadata holds `format` ("anchorfield model"), `version` ("1") and `model`, a JSON object with `method`,
-`settings`, `source_from_world` (4x4, row by row), `background`, `step`, `seconds`, `downscale` and `split`. Tensors of many
-rows are stored as U8 or U16 of their own shape, beside F32 `<name>:columns` [4, C]: centre, spread, low and step of each of
-the C columns (all axes but the first). Its values are centre + spread sinh(low + step q): finest where most of them
-lie, with room for a few that lie far away. Other tensors are F16 or F32.
+`settings`, `source_from_world` (4x4, row by row), `background`, `step`, `seconds`, `downscale` and `split`. Tensors of
+many rows are stored as U8 or U16 of their own shape, beside F32 `<name>:columns` [4, C]: centre, spread, low and step
+of each of the C columns (all axes but the first). Their values are centre + spread sinh(low + step q): finest where
+most of them lie, with room for a few that lie far away. Other tensors are F16 or F32.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FINE = ("means", "anchors", "views")  # positions and poses, whose errors are se
 COLUMNS = ":columns"  # ends the name of a tensor's ranges
 MOST_COLUMNS = 4096
 _KINDS = ("U8", "U16", "F16", "F32")
-_DEEPEST_NAME = 200  # characters
+_LONGEST_NAME = 200  # characters
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.unsignedinteger[Any]]
@@ -175,15 +175,15 @@ def _tensors(path: Path, file: Any, size: int) -> dict[str, Tensor]:
         part = file.get_slice(name)
         kinds[name], shape = part.get_dtype(), part.get_shape()
         if kinds[name] not in _KINDS:
-            raise DataError(f"{path}: '{name[:_DEEPEST_NAME]}' is of type {kinds[name]}, expected {', '.join(_KINDS)}")
+            raise DataError(f"{path}: '{name[:_LONGEST_NAME]}' is of type {kinds[name]}, expected {', '.join(_KINDS)}")
         if not 1 <= len(shape) <= 4 or not 0 < math.prod(shape) <= size:
-            raise DataError(f"{path}: '{name[:_DEEPEST_NAME]}' has the shape {shape}, expected 1 to 4 axes, none empty")
+            raise DataError(f"{path}: '{name[:_LONGEST_NAME]}' has the shape {shape}, expected 1 to 4 axes, none empty")
     found = {}
     for name in kinds:
         if not name.endswith(COLUMNS):
             values = _values(path, file, name, kinds)
             if not np.isfinite(values).all():
-                raise DataError(f"{path}: '{name[:_DEEPEST_NAME]}' holds numbers that are not finite; it is damaged")
+                raise DataError(f"{path}: '{name[:_LONGEST_NAME]}' holds numbers that are not finite; it is damaged")
             found[name] = torch.from_numpy(values)
     return found
 
@@ -193,10 +193,10 @@ def _values(path: Path, file: Any, name: str, kinds: Mapping[str, str]) -> Float
     if kinds[name].startswith("F"):
         return np.asarray(array, np.float32)
     if kinds.get(name + COLUMNS) != "F32":
-        raise DataError(f"{path}: '{name[:_DEEPEST_NAME]}' is quantised, but its ranges are missing")
+        raise DataError(f"{path}: '{name[:_LONGEST_NAME]}' is quantised, but its ranges are missing")
     ranges, columns = file.get_tensor(name + COLUMNS), array[0].size
     if ranges.shape != (4, columns) or columns > MOST_COLUMNS or not np.isfinite(ranges).all():
         raise DataError(
-            f"{path}: expected finite ranges [4, {columns}] for '{name[:_DEEPEST_NAME]}', got {list(ranges.shape)}"
+            f"{path}: expected finite ranges [4, {columns}] for '{name[:_LONGEST_NAME]}', got {list(ranges.shape)}"
         )
     return restored(array, ranges)
