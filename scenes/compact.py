@@ -25,6 +25,7 @@ from torch import Tensor
 
 from anchorfield.renderer.errors import DataError
 from anchorfield.scenes.atomic import replacing
+from anchorfield.scenes.similarity import decomposed
 
 FORMAT, VERSION = "anchorfield model", "1"
 ROWS = 512  # from which on a tensor is quantised in columns
@@ -32,7 +33,8 @@ FINE = ("means", "anchors", "views")  # positions and poses, whose errors are se
 COLUMNS = ":columns"  # ends the name of a tensor's ranges
 MOST_COLUMNS = 4096
 _KINDS = ("U8", "U16", "F16", "F32")
-_LONGEST_NAME = 200  # characters
+_LONGEST_NAME = 200  # characters, in a message
+_FARTHEST = 1e12  # of a frame, in units of the capture
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.unsignedinteger[Any]]
@@ -163,8 +165,12 @@ def _stored(path: Path, content: Mapping[str, Any], tensors: dict[str, Tensor]) 
     numbers = [*stored.source_from_world.ravel(), *stored.background, stored.seconds]
     if stored.source_from_world.shape != (4, 4) or len(stored.background) != 3 or not np.isfinite(numbers).all():
         raise DataError(f"{path}: its frame, background or time is not of finite numbers")
-    if np.linalg.det(stored.source_from_world[:3, :3]) <= 0 or stored.downscale < 1 or stored.step < 0:
+    if np.abs(stored.source_from_world).max() > _FARTHEST or stored.downscale < 1 or stored.step < 0:
         raise DataError(f"{path}: its frame, size or step is out of range")
+    try:
+        decomposed(stored.source_from_world)
+    except ValueError as error:
+        raise DataError(f"{path}: its frame is damaged: {error}") from error
     return stored
 
 

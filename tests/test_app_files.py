@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def independent(path: Path) -> Gaussians:
 
 
 def mean_psnr(run: Run, images: list[torch.Tensor]) -> float:
-    return float(np.mean([float(psnr(x.clamp(0, 1), run.scene.photo(i))) for x, i in zip(images, run.scene.test)]))
+    return float(
+        np.mean([float(psnr(x.clamp(0, 1), run.scene.photo(i))) for x, i in zip(images, run.scene.test, strict=True)])
+    )
 
 
 def test_the_loss_of_a_splat_file_is_that_of_an_independent_evaluation(run: Run, tmp_path: Path) -> None:
@@ -142,3 +145,15 @@ def test_a_file_that_cannot_be_read_back_is_no_export(run: Run, tmp_path: Path) 
     (tmp_path / "a.safetensors").write_bytes(b"half")
     with pytest.raises(DataError, match=r"a\.safetensors"):
         loss(run, tmp_path / "a.safetensors")
+
+
+def test_a_damaged_file_ends_in_a_model_or_in_words(run: Run, tmp_path: Path) -> None:
+    export(run, tmp_path / "a.safetensors")
+    content = (tmp_path / "a.safetensors").read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        bad = bytearray(content)
+        bad[random.integers(len(content) if random.random() < 0.3 else 6000)] ^= 1 << int(random.integers(8))
+        (tmp_path / "a.safetensors").write_bytes(bad)
+        with contextlib.suppress(DataError):
+            Run.open(tmp_path / "a.safetensors").gaussians("source")
