@@ -82,7 +82,10 @@ def _reader(run: Run, out: Path, frame: FrameOfReference) -> Callable[[Camera, T
 def _write_splats(run: Run, out: Path, frame: FrameOfReference) -> int:
     gaussians = run.gaussians(frame)
     if len(gaussians) == 0:
-        raise DataError(f"{run.path}: no Gaussian to write: none shows to the cameras that the model knows")
+        raise DataError(
+            f"{run.path}: no Gaussian to write: none shows to the cameras that the model knows"
+            " (a published checkpoint of Scaffold-GS needs its cameras.json for that)"
+        )
     write_ply(files.output_file(out), gaussians)
     return len(gaussians)
 

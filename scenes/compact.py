@@ -62,7 +62,7 @@ def write_compact(path: Path | str, stored: Stored) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     for name, tensor in stored.tensors.items():
         values = tensor.detach().cpu().numpy()
-        if values.dtype != np.float32 or name.endswith(COLUMNS) or not values.size:
+        if values.dtype != np.float32 or name.endswith(COLUMNS):
             raise DataError(f"{path}: '{name}' is no float32 tensor that a compact file can hold")
         if values.ndim and len(values) >= ROWS and values[0].size <= MOST_COLUMNS:
             arrays[name], arrays[name + COLUMNS] = quantised(values, 16 if name in FINE else 8)
@@ -125,7 +125,7 @@ def restored(codes: Codes, ranges: Floats) -> Floats:
 
 def _halved(values: Floats) -> NDArray[np.float16] | Floats:
     """As float16 where they fit."""
-    return values.astype(np.float16) if np.abs(values).max() < np.finfo(np.float16).max else values
+    return values.astype(np.float16) if np.abs(values).max(initial=0) < np.finfo(np.float16).max else values
 
 
 def _content(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -182,8 +182,9 @@ def _tensors(path: Path, file: Any, size: int) -> dict[str, Tensor]:
         kinds[name], shape = part.get_dtype(), part.get_shape()
         if kinds[name] not in _KINDS:
             raise DataError(f"{path}: '{name[:_LONGEST_NAME]}' is of type {kinds[name]}, expected {', '.join(_KINDS)}")
-        if not 1 <= len(shape) <= 4 or not 0 < math.prod(shape) <= size:
-            raise DataError(f"{path}: '{name[:_LONGEST_NAME]}' has the shape {shape}, expected 1 to 4 axes, none empty")
+        empty = math.prod(shape) == 0  # then nothing in the file bounds the other axes
+        if not 1 <= len(shape) <= 4 or max(shape) > (MOST_COLUMNS if empty else size):
+            raise DataError(f"{path}: '{name[:_LONGEST_NAME]}' has the shape {shape}, which makes no sense")
     found = {}
     for name in kinds:
         if not name.endswith(COLUMNS):
@@ -200,8 +201,8 @@ def _values(path: Path, file: Any, name: str, kinds: Mapping[str, str]) -> Float
         return np.asarray(array, np.float32)
     if kinds.get(name + COLUMNS) != "F32":
         raise DataError(f"{path}: '{name[:_LONGEST_NAME]}' is quantised, but its ranges are missing")
-    ranges, columns = file.get_tensor(name + COLUMNS), array[0].size
-    if ranges.shape != (4, columns) or columns > MOST_COLUMNS or not np.isfinite(ranges).all():
+    ranges, columns = file.get_tensor(name + COLUMNS), array.size // max(1, len(array))
+    if not array.size or ranges.shape != (4, columns) or columns > MOST_COLUMNS or not np.isfinite(ranges).all():
         raise DataError(
             f"{path}: expected finite ranges [4, {columns}] for '{name[:_LONGEST_NAME]}', got {list(ranges.shape)}"
         )

@@ -123,10 +123,10 @@ def test_a_column_of_one_value_is_exact() -> None:
 def test_small_tensors_keep_poses_and_vectors_exact(tmp_path: Path) -> None:
     g = torch.Generator().manual_seed(0)
     tensors = {"views": torch.randn(5, 22, generator=g) * 900, "heads.a": torch.randn(70, 32, generator=g)}
-    tensors |= {"heads.b": torch.randn(70, generator=g), "large": torch.full((2, 2), 1e6)}
+    tensors |= {"heads.b": torch.randn(70, generator=g), "large": torch.full((2, 2), 1e6), "none": torch.zeros(0, 3)}
     write_compact(tmp_path / "a.safetensors", dataclasses.replace(made(), tensors=tensors))
     read = read_compact(tmp_path / "a.safetensors").tensors
-    for name in ("views", "heads.b", "large"):
+    for name in ("views", "heads.b", "large", "none"):
         assert torch.equal(read[name], tensors[name])
     assert torch.equal(read["heads.a"], tensors["heads.a"].half().float())
 
@@ -187,9 +187,10 @@ DAMAGE = {
     "not finite": (put("background", np.array([0, np.nan, 0], np.float32)), "not finite"),
     "rows that differ": (put("means", np.zeros((3, 3), np.float32)), "does not fit"),
     "shape": (put("background", np.zeros((5,), np.float32)), "does not fit"),
-    "nothing": (put("means", np.zeros((0, 3), np.float32)), "none empty"),
-    "many axes": (put("means", np.zeros((1,) * 9, np.float32)), "1 to 4 axes"),
-    "huge and empty": (put("means", np.zeros((1 << 40, 0), np.float32)), "none empty"),
+    "nothing": (put("means", np.zeros((0, 3), np.float32)), "does not fit"),
+    "no codes": (put("sh", np.zeros((0, 4, 3), np.uint8)), "ranges"),
+    "many axes": (put("means", np.zeros((1,) * 9, np.float32)), "no sense"),
+    "huge and empty": (put("means", np.zeros((1 << 40, 0), np.float32)), "no sense"),
 }
 
 

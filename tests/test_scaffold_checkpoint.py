@@ -192,6 +192,16 @@ def test_cameras_are_found_where_the_trainer_leaves_them(tmp_path: Path) -> None
     assert views[0, 16:].tolist() == [50, 51, 32, 24, 64, 48]
 
 
+def test_without_cameras_there_is_a_model_but_nothing_to_bake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Published().save(tmp_path / "a")
+    code, _, err = call(capsys, "export", folder, "-o", tmp_path / "a.ply")
+    assert (code, "cameras.json" in err) == (3, True)
+    assert call(capsys, "export", folder, "-o", tmp_path / "a.safetensors", "--no-check")[0] == 0
+    assert torch.equal(Run.open(tmp_path / "a.safetensors").model.views, torch.zeros(0, 22))  # type: ignore[arg-type]
+
+
 def test_anchors_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     published = Published()
     published.feature[3, 1] = float("nan")
