@@ -21,6 +21,7 @@ from anchorfield.app.arguments import colour, nearest_hint, parse, train_options
 from anchorfield.app.options import VERBS, Demo, Doctor, Eval, Export, Methods, Render, Train
 
 if TYPE_CHECKING:
+    from anchorfield.app.export import Loss
     from anchorfield.app.run import Run
     from anchorfield.methods import Method
 
@@ -103,17 +104,19 @@ def _train(arguments: list[str]) -> int:
     return DONE
 
 
-def _open(path: Path, checkpoint: str) -> Run:
+def _open(options: Eval | Render | Export) -> Run:
     from anchorfield.app import machine
     from anchorfield.app.run import Run
 
     machine.single_torch_thread()
-    return Run.open(path, checkpoint)
+    return Run.open(options.run, options.checkpoint, options.scene)
 
 
 def _eval(arguments: list[str]) -> int:
     options = parse(Eval, "eval", arguments)
-    run = _open(options.run, options.checkpoint)
+    run = _open(options)
+    if options.report and not run.folder:
+        return _fail("--report needs the folder of a run: a file holds no history", USAGE)
     from anchorfield.app import files
     from anchorfield.app.evaluation import evaluate
     from anchorfield.renderer import backends
@@ -146,7 +149,7 @@ def _render(arguments: list[str]) -> int:
     chosen = [options.view is not None, options.test, options.orbit is not None, options.path is not None]
     if sum(chosen) != 1:
         return _fail("render needs one of --view NAME, --test, --orbit N, --path FILE", USAGE)
-    run = _open(options.run, options.checkpoint)
+    run = _open(options)
     from anchorfield.app import pictures
     from anchorfield.renderer import backends
 
@@ -157,7 +160,7 @@ def _render(arguments: list[str]) -> int:
         cameras = [
             (label, c.resized(options.width, max(1, round(c.height * options.width / c.width)))) for label, c in cameras
         ]
-    out = options.out or run.path / "renders" / name
+    out = options.out or (run.folder or Path()) / "renders" / name
     with backends.using(options.backend):
         written = pictures.write(run, cameras, out, options.fps or fps)
     if options.json:
@@ -188,18 +191,37 @@ def _cameras(run: Run, options: Render) -> tuple[str, list[Any], float]:
 def _export(arguments: list[str]) -> int:
     options = parse(Export, "export", arguments)
     if options.out is None:
-        return _fail("export needs -o FILE; its ending says the format (.ply)", USAGE)
-    from anchorfield.app.export import check_ending, export
+        return _fail("export needs -o FILE; its ending says the format (.ply, .safetensors)", USAGE)
+    from anchorfield.app import files
+    from anchorfield.app.export import Loss, check_ending, export, loss
 
     check_ending(options.out)
-    count = export(_open(options.run, options.checkpoint), options.out, options.frame)
+    run = _open(options)
+    count = export(run, options.out, options.frame)
     size = options.out.stat().st_size
+    measured = loss(run, options.out, options.frame) if options.check else None
+    splats = options.out.suffix.lower() == ".ply"
     if options.json:
-        facts = {"file": str(options.out), "gaussians": count, "bytes": size, "frame": options.frame}
-        print(json.dumps(facts))
-    else:
-        print(f"{options.out}: {count:,} Gaussians in the {options.frame} frame, {size:,} bytes")
+        facts = {"file": str(options.out), "gaussians" if splats else "rows": count, "bytes": size}
+        if splats:
+            facts["frame"] = options.frame
+        print(json.dumps(files.strict(facts | _loss_facts(measured))))
+        return DONE
+    what = f"{count:,} Gaussians in the {options.frame} frame" if splats else f"a model of {count:,} rows"
+    print(f"{options.out}: {what}, {size:,} bytes")
+    if isinstance(measured, Loss):
+        print(f"PSNR {measured.model:.2f} dB of the model, {measured.file:.2f} dB of the file:", end=" ")
+        print(f"{round(measured.loss, 2) + 0.0:.2f} dB lost over {measured.views} held-out views")
+    elif measured:
+        print(f"loss not measured: {measured}")
     return DONE
+
+
+def _loss_facts(measured: Loss | str | None) -> dict[str, Any]:
+    """What `export --json` says of the loss."""
+    if measured is None or isinstance(measured, str):
+        return {"loss": "not measured" + (f": {measured}" if measured else "")}
+    return {"loss": measured.loss, "psnr": measured.model, "file_psnr": measured.file, "views": measured.views}
 
 
 def _methods(arguments: list[str]) -> int:

@@ -77,7 +77,7 @@ def gaussian_count(model: Model, scene: Scene) -> int | None:
 
 
 def evaluate(run: Run | Path | str, *, lpips_weights: Path | None = None, checkpoint: str = "last") -> Evaluation:
-    """Score a run on the held-out views of its capture; writes eval/metrics.json into the run's folder."""
+    """Score a run on the held-out views of its capture; a run's folder gets eval/metrics.json."""
     from anchorfield.app.run import Run
 
     run = run if isinstance(run, Run) else Run.open(run, checkpoint)
@@ -89,8 +89,8 @@ def evaluate(run: Run | Path | str, *, lpips_weights: Path | None = None, checkp
     scores = [_score(run.model, run.scene, index, perceptual) for index in run.scene.test]
     summary = _summary(run, scores, time.perf_counter() - start)
     result = Evaluation(summary, tuple(sorted(scores, key=lambda score: score.psnr)))
-    files.output_folder(run.path / "eval")
-    files.write_atomically(run.path / "eval" / "metrics.json", files.dump(result.to_json()))
+    if run.folder:
+        files.write_atomically(files.output_folder(run.folder / "eval") / "metrics.json", files.dump(result.to_json()))
     return result
 
 

@@ -10,11 +10,14 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 Flag = FlagCreatePairsOff[bool]
 Which = Annotated[str, arg(metavar="last|best|STEP", help_behavior_hint="(default: last)")]
-RunFolder = Annotated[Positional[Path], arg(metavar="RUN_DIR", help_behavior_hint="")]
+RunFolder = Annotated[Positional[Path], arg(metavar="RUN_DIR|FILE", help_behavior_hint="")]
 
 
 def _option(metavar: str, hint: str = "", *aliases: str) -> Any:
     return arg(metavar=metavar, help_behavior_hint=hint, aliases=aliases or None)
+
+
+Capture = Annotated[Path | None, _option("CAPTURE", "(default: the run's own)")]
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ class Eval:
     """Score a run on the held-out views of its capture."""
 
     run: RunFolder
-    """Folder of the run."""
+    """Folder of the run, or a file with a model."""
+    scene: Capture = None
+    """Where its photographs lie."""
     checkpoint: Which = "last"
     """Which checkpoint."""
     backend: Literal["auto", "native", "gsplat"] = "auto"
@@ -76,7 +81,9 @@ class Render:
     """Render views, an orbit or a camera path to pictures (a file or a folder) or an MP4."""
 
     run: RunFolder
-    """Folder of the run."""
+    """Folder of the run, or a file with a model."""
+    scene: Capture = None
+    """Where its photographs lie."""
     view: Annotated[str | None, _option("NAME|INDEX")] = None
     """One view of the capture."""
     test: Flag = False
@@ -85,7 +92,7 @@ class Render:
     """N frames around the scene."""
     path: Annotated[Path | None, _option("FILE")] = None
     """Camera keyframes (JSON; the format is in the documentation)."""
-    out: Annotated[Path | None, _option("FILE|DIR", "(default: in RUN_DIR/renders)", "-o")] = None
+    out: Annotated[Path | None, _option("FILE|DIR", "(default: in renders)", "-o")] = None
     """By ending: .png, .jpg, .webp, .mp4, or a folder."""
     backend: Literal["auto", "native", "gsplat"] = "auto"
     """Who renders: our kernels (auto, native) or gsplat on CUDA."""
@@ -101,14 +108,18 @@ class Render:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run's scene for other programs, by the file's ending (.ply)."""
+    """Write a run's scene for other programs (.ply) or its model in few bytes (.safetensors)."""
 
     run: RunFolder
-    """Folder of the run."""
+    """Folder of the run, or a file with a model."""
+    scene: Capture = None
+    """Where its photographs lie."""
     out: Annotated[Path | None, _option("FILE", "(required)", "-o")] = None
     """File to write."""
     frame: Literal["source", "local"] = "source"
     """The capture's own coordinates, or those of the training."""
+    check: bool = True
+    """Read the file back and measure what it loses on the held-out views."""
     checkpoint: Which = "last"
     """Which checkpoint."""
     json: Flag = False

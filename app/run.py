@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,49 +22,71 @@ from anchorfield.methods import HasGaussians, Model
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError
 from anchorfield.renderer.types import Frame, Gaussians
-from anchorfield.scenes.scene import Scene
+from anchorfield.scenes.scene import Scene, in_frame
 
 if TYPE_CHECKING:
     from anchorfield.app.evaluation import Evaluation
 
 CONFIG, STATUS, CHECKPOINTS = "config.json", "state.json", "checkpoints"
+UNKNOWN = Path("unknown")  # the capture of a file that does not say where it lies
+MISFITS = (KeyError, RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError, OverflowError)
 FrameOfReference = Literal["source", "local"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained (or half-trained) scene; `Run.open(folder)` reads it."""
+    """A trained (or half-trained) scene; `Run.open(path)` reads it from its folder, or a model of another file."""
 
     path: Path
     job: Job
     checkpoint: Checkpoint
+    frame: NDArray[np.float64] | None = None  # source_from_world of a file; that of a folder stands in its state.json
 
     @classmethod
-    def open(cls, path: Path | str, checkpoint: str = "last") -> Run:
-        """The run in a folder as of a checkpoint ("last", "best" or a step); raises DataError in words."""
+    def open(cls, path: Path | str, checkpoint: str = "last", capture: Path | None = None) -> Run:
+        """The run in a folder as of a checkpoint ("last", "best" or a step), or the model in a file.
+
+        `capture` is where its photographs lie, if not where they were trained on. Raises DataError in words.
+        """
         path = Path(path)
         if not (path / CONFIG).is_file():
-            raise DataError(f"{path} is not a run: it holds no {CONFIG}. Expected the folder that train printed")
+            return _of_file(path, capture)
         found = checkpoints.named(path / CHECKPOINTS, checkpoint, lambda text: warnings.warn(text, stacklevel=3))
-        opened = cls(path, job.read(path / CONFIG), found)
-        check_belongs(found, opened.job)
-        return opened
+        trained = job.read(path / CONFIG)
+        check_belongs(found, trained)
+        return cls(path, replace(trained, source=capture or trained.source), found)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the run keeps what is made of it; None for a file."""
+        return self.path if self.frame is None else None
 
     @cached_property
     def model(self) -> Model:
         """The model, ready to render."""
+        with self._fitting():
+            model = self.job.settings.restore(self.checkpoint.state).eval()
+            if self.frame is not None:  # nobody has tried whether its tensors fit each other
+                model.render(Camera(torch.eye(4), 8, 8, 4, 4, 8, 8))
+            return model
+
+    @contextmanager
+    def _fitting(self) -> Iterator[None]:
+        """Turns what goes wrong with tensors that do not fit the method into DataError."""
         try:
-            return self.job.settings.restore(self.checkpoint.state).eval()
-        except (KeyError, RuntimeError, ValueError, TypeError, IndexError) as problem:
+            yield
+        except MISFITS as problem:
+            what = f"checkpoint {self.checkpoint.path}" if self.frame is None else f"{self.path}"
             name = type(problem).__name__
-            raise DataError(
-                f"checkpoint {self.checkpoint.path} does not fit its method: {name}: {problem}"
-            ) from problem
+            raise DataError(f"{what} does not fit its method '{self.job.method}': {name}: {problem}") from problem
 
     @cached_property
     def scene(self) -> Scene:
-        """The capture, read again from where it was trained."""
-        return open_scene(self.job)
+        """The capture, read again from where it was trained; for a file, seen from the file's frame."""
+        if self.job.source == UNKNOWN:
+            raise DataError(f"{self.path} does not say where its photographs lie: give --scene CAPTURE")
+        scene = open_scene(self.job)
+        return scene if self.frame is None else in_frame(scene, self.frame)
 
     @cached_property
     def status(self) -> dict[str, Any]:
@@ -84,12 +108,16 @@ class Run:
 
     @property
     def model_bytes(self) -> int:
-        """Size of the model's tensors, without what only training needs."""
+        """Size of the model's tensors, without what only training needs; of a file, its own."""
+        if self.path.is_file():
+            return self.path.stat().st_size
         return checkpoints.model_bytes(self.checkpoint.state)
 
     @property
     def source_from_world(self) -> NDArray[np.float64]:
         """The similarity from the training frame to the capture's own, [4, 4]; known without the capture."""
+        if self.frame is not None:
+            return self.frame
         matrix = np.asarray(self.status["scene"]["source_from_world"], dtype=np.float64)
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
             raise DataError(f"{self.path / STATUS}: source_from_world is not a finite 4x4 matrix")
@@ -105,7 +133,8 @@ class Run:
         """The scene as Gaussians in the training frame or the capture's own; raises DataError where it has none."""
         if not isinstance(self.model, HasGaussians):
             raise DataError(f"method '{self.job.method}' does not represent its scene by Gaussians")
-        gaussians = self.model.gaussians()
+        with self._fitting():
+            gaussians = self.model.gaussians()
         if frame == "local":
             return gaussians
         from anchorfield.scenes.similarity import transformed
@@ -117,6 +146,24 @@ class Run:
         from anchorfield.app.evaluation import evaluate
 
         return evaluate(self)
+
+
+def _of_file(path: Path, capture: Path | None) -> Run:
+    from anchorfield.app import model_files
+
+    stored = model_files.read(path)
+    described = Job(
+        source=capture or UNKNOWN,
+        method=stored.method,
+        settings=model_files.settings(stored, path),
+        steps=max(1, stored.step),
+        downscale=stored.downscale,
+        split=stored.split,
+        background=stored.background,
+    )
+    facts = {"method": stored.method, "step": stored.step, "seconds": stored.seconds, "psnr": None}
+    state = {"model": stored.tensors, "step": stored.step, "progress": 1.0}
+    return Run(path, described, Checkpoint(path, state, facts), stored.source_from_world)
 
 
 def open_scene(job: Job) -> Scene:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +62,18 @@ class Scene:
         return colours_of_pixels(
             self.views[index].load(), torch.tensor(self.background, dtype=torch.float32), reduction
         )
+
+
+def in_frame(scene: Scene, source_from_world: NDArray[np.float64]) -> Scene:
+    """The scene for a model of another training frame: its cameras there, without points and depth maps."""
+    change = np.linalg.inv(source_from_world) @ scene.source_from_world
+    if np.allclose(change, np.eye(4), rtol=0, atol=1e-6):
+        return scene
+    scale = np.cbrt(np.linalg.det(change[:3, :3]))
+    views = []
+    for view in scene.views:
+        pose = change @ view.camera.camera_to_world.double().numpy()
+        pose[:3, :3] /= scale  # cameras keep unit axes
+        camera = replace(view.camera, world_to_camera=torch.from_numpy(np.linalg.inv(pose)).float())
+        views.append(replace(view, camera=camera, load_depth=None))
+    return replace(scene, views=tuple(views), points=None, source_from_world=source_from_world)
