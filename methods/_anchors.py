@@ -15,12 +15,12 @@ from typing import NamedTuple, Protocol, Self, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from anchorfield.cuda_ext.anchors import Decoded, Heads, decode_anchors
 from anchorfield.methods._baking import baked, refined
 from anchorfield.methods._method import Fit, Model, check_ranges
+from anchorfield.methods._splats import keep_below, squared_spacing
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError
 from anchorfield.renderer.splatting import Splats, anchors_in_view, as_gaussians, splat_decoded
@@ -31,7 +31,6 @@ OUTPUTS = {"opacity": 1, "covariance": 7, "colour": 3}  # of each head, for ever
 ROWS = ("features", "offsets", "log_scales")  # parameters with a row for every anchor
 MOST_VIEWS = 64  # cameras that a model keeps, to bake what it shows
 HIDDEN = 32  # units of a hidden layer
-LARGEST = 0.25  # standard deviation of a Gaussian, as a share of its distance
 COARSEST, FINER = 16, 4  # first cell of growing in voxels, and by how much each next one is smaller
 LEVELS = 3  # of growing
 SPREAD = 0.5  # standard deviation of first offsets
@@ -268,8 +267,7 @@ def voxelised(xyz: NDArray[np.float32], size: float) -> NDArray[np.float32]:
 
 def spacing(xyz: NDArray[np.float32]) -> NDArray[np.float64]:
     """Of each point the root mean square distance [N] to its three nearest neighbours."""
-    near = cKDTree(xyz).query(xyz, k=min(4, len(xyz)), workers=-1)[0].reshape(len(xyz), -1)[:, 1:]
-    return np.sqrt(np.clip(np.square(near).mean(1), 1e-10, None)) if near.shape[1] else np.full(len(xyz), 1e-2)
+    return np.sqrt(np.clip(squared_spacing(xyz), 1e-10, None))
 
 
 def fresh_rows(log_sizes: Tensor, features: Tensor, offsets: int, random: torch.Generator) -> dict[str, Tensor]:
@@ -454,8 +452,7 @@ def _padded(values: Tensor, count: int) -> Tensor:
 @torch.no_grad()
 def limit_sizes(model: AnchorModel) -> None:
     """Keep Gaussians smaller than a share of their distance from the scene's centre, as those of splats are."""
-    limit = (LARGEST * model.anchors.norm(dim=1).clamp_min(1)).log()
-    model.log_scales.data.copy_(torch.minimum(model.log_scales.data, limit[:, None]))
+    keep_below(model.log_scales.data, model.anchors)
 
 
 def _uniform(outputs: int, inputs: int) -> Tensor:

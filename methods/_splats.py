@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
@@ -65,8 +66,7 @@ def from_points(points: Points, *, sh_degree: int, opacity: float, scale: float,
     """One round Gaussian per point, as wide as `scale` times the distance to its three nearest neighbours."""
     xyz = torch.from_numpy(np.ascontiguousarray(points.xyz, dtype=np.float32))
     count = len(xyz)
-    near = cKDTree(points.xyz).query(points.xyz, k=min(4, count))[0].reshape(count, -1)[:, 1:]
-    squared = np.square(near).mean(1) if near.shape[1] else np.full(count, 1e-4)
+    squared = squared_spacing(points.xyz)
     log_scale = torch.from_numpy(np.log(scale * np.sqrt(np.clip(squared, 1e-7, None)))).float()
     quats = torch.zeros(count, 4)
     quats[:, 0] = 1
@@ -74,6 +74,13 @@ def from_points(points: Points, *, sh_degree: int, opacity: float, scale: float,
     sh[:, 0] = (torch.from_numpy(points.rgb).float() / 255 - 0.5) / SH_C0
     logits = torch.full((count,), math.log(opacity / (1 - opacity)))
     return Gaussians(xyz, log_scale[:, None].repeat(1, 3), quats, logits, sh, antialiased)
+
+
+def squared_spacing(xyz: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of each point [N, 3] the mean squared distance [N] to its three nearest neighbours; 1e-4 where it has none."""
+    count = len(xyz)
+    near = cKDTree(xyz).query(xyz, k=min(4, count), workers=-1)[0].reshape(count, -1)[:, 1:]
+    return np.square(near).mean(1) if near.shape[1] else np.full(count, 1e-4)
 
 
 def extent(scene: Scene) -> float:
@@ -88,14 +95,19 @@ def splat_model(fit: Fit) -> SplatModel:
     return fit.model
 
 
+def keep_below(log_scales: Tensor, points: Tensor) -> None:
+    """Cut `log_scales` [N, K] in place to a share of the distance of `points` [N, 3], at least of the cameras' ball."""
+    limit = (LARGEST * points.norm(dim=1).clamp_min(1)).log()
+    log_scales.copy_(torch.minimum(log_scales, limit[:, None]))
+
+
 @torch.no_grad()
 def limit_sizes(model: SplatModel) -> None:
     """Keep Gaussians smaller than a share of their distance from the scene's centre, at least of the cameras' ball.
 
     A larger one is no surface: it is sorted by its centre and hides what lies before its far side.
     """
-    limit = (LARGEST * model.means.norm(dim=1).clamp_min(1)).log()
-    model.log_scales.data.copy_(torch.minimum(model.log_scales.data, limit[:, None]))
+    keep_below(model.log_scales.data, model.means)
 
 
 def set_rows(fit: Fit, build: Mapping[str, Tensor], moments: Tensor) -> None:
