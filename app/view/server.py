@@ -26,22 +26,17 @@ from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from anchorfield.app.view.gate import Gate, is_loopback
+from anchorfield.app.view.gate import SAFE_HEADERS, Gate, is_loopback
+from anchorfield.app.view.messages import Guarded
 from anchorfield.app.view.overlay import Overlay
 from anchorfield.renderer.errors import UsageError
 
 PORT = 8080
 TRIED = 50  # ports after the first, where none was asked for
-MAX_MESSAGE = 2**20  # bytes; viser's page sends uploads in parts of half as many
+MAX_MESSAGE = 2**22  # bytes; viser's page sends uploads in smaller parts
+MAX_CONNECTIONS = 64  # a page has two
 HERE = Path(__file__).parent
 INJECTED = '<link rel="stylesheet" href="anchorfield/overlay.css"><script src="anchorfield/overlay.js"></script>'
-# Nobody may frame the page (clicks would be stolen), and the address with its token is told to nobody.
-SAFE_HEADERS = {
-    "Content-Security-Policy": "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 
 class Serving:
@@ -88,8 +83,10 @@ def start(host: str = "127.0.0.1", port: int | None = None, title: str = "anchor
     listening, notes = _listen(host, port)
     gate = Gate(None if is_loopback(host) else secrets.token_urlsafe(24), listening.getsockname()[1])
     overlay = Overlay()
-    with _quiet(), _serving_ours(listening, gate, overlay, title):
+    sockets = _Sockets(overlay)
+    with _quiet(), _serving_ours(listening, gate, sockets, title):
         server = ViserServer(host=host, port=listening.getsockname()[1], label=title, verbose=False)
+    sockets.server = server
     server.gui.configure_theme(show_share_button=False)  # it would open a tunnel to the outside
 
     @server.on_client_connect
@@ -139,7 +136,7 @@ _START = threading.Lock()
 
 
 @contextlib.contextmanager
-def _serving_ours(listening: socket.socket, gate: Gate, overlay: Overlay, title: str) -> Iterator[None]:
+def _serving_ours(listening: socket.socket, gate: Gate, sockets: _Sockets, title: str) -> Iterator[None]:
     """Within this, a viser server listens on our socket, behind our gate, and serves our overlay too.
 
     viser has no hook for it: its server thread calls `websockets.asyncio.server.serve`, which is wrapped until it has.
@@ -155,7 +152,7 @@ def _serving_ours(listening: socket.socket, gate: Gate, overlay: Overlay, title:
             "process_request": _answering(options["process_request"], gate, title),
             "logger": _logger(),
         }
-        return original(_handling(handler, overlay), **options)
+        return original(sockets.handling(handler), **options)
 
     with _START:
         websockets.asyncio.server.serve = serve  # type: ignore[assignment, misc]
@@ -204,14 +201,59 @@ def _page(title: str) -> bytes:
     return text.replace("<head>", f"<head>{INJECTED}", 1).encode()
 
 
-def _handling(viser_handler: Callable[[Any], Any], overlay: Overlay) -> Callable[[ServerConnection], Any]:
-    """What speaks on a WebSocket: the overlay on its own path, else viser."""
+class _Sockets:
+    """Everything that is said over WebSockets: the overlay's on its own path, viser's through a guard."""
 
-    async def handle(connection: ServerConnection) -> None:
-        path = connection.request.path.partition("?")[0] if connection.request else ""
-        await (overlay.serve(connection) if path == "/overlay" else viser_handler(connection))
+    def __init__(self, overlay: Overlay) -> None:
+        self.overlay = overlay
+        self.server: ViserServer | None = None  # known only after the first connections may have come
+        self._open = 0
 
-    return handle
+    def handling(self, viser_handler: Callable[[Any], Any]) -> Callable[[ServerConnection], Any]:
+        """What speaks on a connection until it ends."""
+
+        async def handle(connection: ServerConnection) -> None:
+            path = connection.request.path.partition("?")[0] if connection.request else ""
+            self._open += 1
+            try:
+                if self._open > MAX_CONNECTIONS:
+                    await connection.close(1013, "too many pages are open")
+                elif path.endswith("/overlay"):
+                    await self.overlay.serve(connection)
+                elif connection.subprotocol != f"viser-v{viser.__version__}":
+                    await connection.close(1002, f"this viewer speaks viser {viser.__version__}: reload the page")
+                else:
+                    guarded = Guarded(connection, self._elements)
+                    guarded.tell = lambda text: self._notify(guarded, text)
+                    await viser_handler(guarded)
+            finally:
+                self._open -= 1
+
+        return handle
+
+    def _client(self, connection: Guarded) -> int | None:
+        """viser's number for a connection."""
+        live = self.server._websock_server._live_connections if self.server else {}
+        return next((client for client, guarded in live.items() if guarded is connection), None)  # type: ignore[comparison-overlap]
+
+    def _elements(self, connection: Guarded) -> list[viser.GuiApi]:
+        client = self._client(connection)
+        if self.server is None or client is None:
+            return []
+        own = self.server.get_clients().get(client)
+        return [self.server.gui] + ([own.gui] if own else [])
+
+    def _notify(self, connection: Guarded, text: str) -> None:
+        client = self._client(connection)
+        state = (
+            self.server._websock_server._client_state_from_id.get(client)
+            if self.server and client is not None
+            else None
+        )
+        if state is None:
+            return
+        props = _messages.NotificationProps("Not understood", text, False, True, 10.0, "red")
+        state.message_buffer.push(_messages.NotificationShowMessage(f"guard-{secrets.token_hex(4)}", props))
 
 
 def _logger() -> logging.Logger:
