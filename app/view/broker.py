@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -264,7 +264,7 @@ class Broker:
     def _serve(self, task: _Task) -> None:
         """Draw and deliver; whatever goes wrong is told in words."""
         try:
-            picture, spent = self._picture(task)
+            picture, spent, task = self._picture(task)
         except Exception as problem:
             self._failed(task, problem)
             return
@@ -285,14 +285,18 @@ class Broker:
     def _allowed(self, stage: Stage) -> float:
         return min(1.0, max(1e-3, self.share.moving if stage == "moving" else self.share.still))
 
-    def _picture(self, task: _Task) -> tuple[Picture | None, float]:
-        """The picture, None where it was given up, and the seconds it took."""
-        camera = task.camera if task.stage == "full" else task.camera.resized(*task.size)
-        with self._turn(), torch.no_grad():
+    def _picture(self, task: _Task) -> tuple[Picture | None, float, _Task]:
+        """The picture, None where it was given up, the seconds it took, and the task as it was done."""
+        with self._turn(), torch.no_grad():  # which may have taken a while: the camera can have moved on
             begin = time.perf_counter()
+            newest = self._newest(task)
+            if newest is None:
+                return None, 0.0, task
+            task = newest
+            camera = task.camera if task.stage == "full" else task.camera.resized(*task.size)
             frame = self._frame(task, camera)
         if frame is None:
-            return None, time.perf_counter() - begin
+            return None, time.perf_counter() - begin, task
         rgb = self._paint(frame, camera, task.look)
         depth = _low_depth(frame) if task.look.depth else None
         spent = time.perf_counter() - begin
@@ -300,7 +304,18 @@ class Broker:
         count = None if gaussians is None else int(gaussians)
         stage = task.stage
         picture = Picture(rgb, depth, QUALITY[stage], 1000 * spent, stage, task.camera, task.look, count)
-        return picture, spent
+        return picture, spent, task
+
+    def _newest(self, task: _Task) -> _Task | None:
+        """The task for the camera that the client has now; None where it asks for nothing like it any more."""
+        with self._changed:
+            client = self._clients.get(task.id)
+            if client is None or client.number == task.number:
+                return task if client else None
+            if task.stage != "moving":
+                return None
+            size = self._size(client, "moving")
+            return replace(task, number=client.number, camera=client.camera, look=client.look, size=size)
 
     def _frame(self, task: _Task, camera: Camera) -> Frame | None:
         drawn = self._draw(camera, task.look)
@@ -355,12 +370,8 @@ def _low_depth(frame: Frame) -> NDArray[np.float32]:
     return found
 
 
-def to_viser(client: viser.ClientHandle, scale: float = 10.0) -> Callable[[Picture], None]:
-    """Sends pictures to the background of a client's page; `scale` is viser's units per unit of the training frame."""
-
-    def send(picture: Picture) -> None:
-        depth = None if picture.depth is None else picture.depth * scale
-        client.scene.set_background_image(picture.rgb, "jpeg", jpeg_quality=picture.quality, depth=depth)
-        client.flush()  # else viser waits for a sixtieth of a second
-
-    return send
+def to_viser(client: viser.ClientHandle, picture: Picture, scale: float = 10.0) -> None:
+    """Put a picture behind a client's scene; `scale` is viser's units per unit of the training frame."""
+    depth = None if picture.depth is None else picture.depth * scale
+    client.scene.set_background_image(picture.rgb, "jpeg", jpeg_quality=picture.quality, depth=depth)
+    client.flush()  # else viser waits for a sixtieth of a second
