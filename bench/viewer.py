@@ -3,9 +3,10 @@
     python -m bench.viewer [--method NAME ...] [--gaussians N] [--size WxH] [--json FILE]
 
 For every installed method a model is made (`gaussian_splatting`: the bench's made scene of N Gaussians; others are
-trained for a few hundred steps on the bundled capture) and served by a process of its own, as the viewer serves it. Chromium
-draws the page (in software where there is no GPU, on the same cores), and `_viewer_page.js` in it says when. Latency is
-from the browser's own time of a pointer event to the end of the first frame that shows a picture of the moved camera.
+trained for a few hundred steps on the bundled capture) and served by a process of its own, as the viewer serves it.
+Chromium draws the page (in software where there is no GPU, on the same cores), and `_viewer_page.js` in it says when.
+Latency is from the browser's own time of a pointer event to the second animation frame after the picture of the moved
+camera was put into the page: the first of them holds it, the second begins when the first was composited.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ import torch
 
 from anchorfield import methods
 from anchorfield.app.pictures import Pixels
-from anchorfield.app.view import pictures
-from anchorfield.app.view.broker import Broker, Picture, to_viser
+from anchorfield.app.view import pictures, server
+from anchorfield.app.view.broker import Broker, Picture, to_page
 from anchorfield.app.view.pictures import Look
 from anchorfield.methods import Fit, HasGaussians
 from anchorfield.renderer.cameras import Camera
@@ -107,13 +108,14 @@ class Service:
     """The viewer's parts without its panels: a page, the broker, and training that can be switched on."""
 
     def __init__(self, shown: Subject):
-        import viser
-
         self.shown, self.turns, self.steps = shown, Turns(), 0
         self.training = threading.Event()
         self.numbers: dict[int, int] = {}
         self.served: list[dict[str, Any]] = []
-        self.server = viser.ViserServer(port=0, verbose=False)
+        self.serving = server.start(port=0)
+        self.server = self.serving.viser
+        self.server.scene.configure_default_lights(cast_shadow=False)
+        self.server.scene.configure_environment_map(None)
         self.broker = Broker(
             self.draw, self.deliver, paint=self.paint, training=self.training.is_set, turn=self.turns.drawing
         )
@@ -138,16 +140,13 @@ class Service:
         """Camera messages are counted: the page counts the same ones."""
         self.numbers[client.client_id] = number = self.numbers.get(client.client_id, 0) + 1
         camera = viser_camera(client.camera)
-        self.broker.camera(client.client_id, _numbered(camera, number), Look(depth=DEPTH))
+        self.broker.camera(client.client_id, _numbered(camera, number), Look(depth=False))
 
     def deliver(self, client: int, picture: Picture) -> None:
-        handle = self.server.get_clients().get(client)
-        if handle is None:
-            return
         number = _number(picture.camera)
         marked = Picture(**{**vars(picture), "rgb": _marked(picture.rgb, number)})
         begin = time.perf_counter()
-        to_viser(handle, marked)
+        to_page(self.serving.overlay, client, marked)
         encode = 1000 * (time.perf_counter() - begin)
         self.served.append(
             {"number": number, "stage": picture.stage, "size": picture.size, "ms": picture.milliseconds, "send": encode}
@@ -160,9 +159,6 @@ class Service:
                 next(self.shown.fits)
             self.steps += 1
             self.broker.refresh()
-
-
-DEPTH = True
 
 
 def viser_camera(pose: Any) -> Camera:
@@ -290,7 +286,9 @@ class Result:
         for name, values in (("a move of a resting view", self.step_ms), ("during a drag", self.drag_ms)):
             if values:
                 median, high = statistics.median(values), float(np.percentile(values, 95))
-                lines.append(f"  camera to new frame, {name}: median {median:.0f} ms, p95 {high:.0f} ms ({len(values)})")
+                lines.append(
+                    f"  camera to new frame, {name}: median {median:.0f} ms, p95 {high:.0f} ms ({len(values)})"
+                )
         size, full = "x".join(map(str, self.moving_size)), "x".join(map(str, self.full_size))
         lines.append(f"  drag: {self.drag_rate:.0f} pictures/s, last {size}, drawn in {self.moving_draw_ms:.0f} ms")
         lines.append(
@@ -391,9 +389,7 @@ def looked(child: Child, page: Any, result: Result, moves: int, drag_seconds: fl
     after = log(page)
     page.mouse.up()
     rest(page)
-    result.drag_ms = latencies(
-        {**log(page), "moved": after["moved"][len(before["moved"]) :]}, len(before["sent"])
-    )
+    result.drag_ms = latencies({**log(page), "moved": after["moved"][len(before["moved"]) :]}, len(before["sent"]))
     result.drag_rate = (len(after["drawn"]) - len(before["drawn"])) / drag_seconds
     served = [s for s in child.ask("served")["served"] if s["stage"] == "moving"]
     result.moving_size = served[-1]["size"]
@@ -419,13 +415,13 @@ def trained(child: Child, chromium: Any, result: Result, size: tuple[int, int], 
 
 def measured(name: str, arguments: argparse.Namespace) -> Result:
     """Everything about one method."""
-    child = Child(
-        name, "--gaussians", str(arguments.gaussians), "--trained", str(arguments.trained), *arguments.variant
-    )
+    child = Child(name, "--gaussians", str(arguments.gaussians), "--trained", str(arguments.trained))
     try:
         with browser() as chromium:
             page = page_of(chromium, child, arguments.size)
-            canvas = page.evaluate("(() => { const c = document.querySelector('canvas'); return [c.width, c.height] })()")
+            canvas = page.evaluate(
+                "(() => { const c = document.querySelector('canvas'); return [c.width, c.height] })()"
+            )
             result = Result(name, child.hello["gaussians"], canvas)
             looked(child, page, result, arguments.moves, arguments.drag)
             page.close()
@@ -437,7 +433,6 @@ def measured(name: str, arguments: argparse.Namespace) -> Result:
 
 
 def main() -> None:
-    global DEPTH
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--method", nargs="+", default=methods.names())
     parser.add_argument("--gaussians", type=int, default=100_000)
@@ -445,13 +440,12 @@ def main() -> None:
     parser.add_argument("--size", type=_table.size, default=(1280, 720), help="of the page")
     parser.add_argument("--moves", type=int, default=30)
     parser.add_argument("--drag", type=float, default=6.0, help="seconds")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement of the training's speed; 0: none")
-    parser.add_argument("--no-depth", action="store_true", help="send pictures without their depth")
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, help="of each measurement of the training's speed; 0: none"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    DEPTH = not arguments.no_depth
-    arguments.variant = ["--no-depth"] if arguments.no_depth else []
     if arguments.serve:
         serve(arguments.serve, arguments.gaussians, arguments.trained)
         return

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anchorfield.app.pictures import Pixels
+from anchorfield.app.pictures import Pixels, jpeg
 from anchorfield.app.view import pictures
 from anchorfield.app.view.pictures import Look
 from anchorfield.renderer.cameras import Camera
@@ -29,6 +29,8 @@ from anchorfield.renderer.types import Frame
 
 if TYPE_CHECKING:
     import viser
+
+    from anchorfield.app.view.overlay import Overlay
 
 Stage = Literal["moving", "still", "full"]
 
@@ -370,8 +372,17 @@ def _low_depth(frame: Frame) -> NDArray[np.float32]:
     return found
 
 
+def to_page(overlay: Overlay, client_id: int, picture: Picture) -> None:
+    """Show a picture in the layer under viser's canvas of a client's page."""
+    overlay.picture(client_id, jpeg(picture.rgb, picture.quality))
+
+
 def to_viser(client: viser.ClientHandle, picture: Picture, scale: float = 10.0) -> None:
-    """Put a picture behind a client's scene; `scale` is viser's units per unit of the training frame."""
+    """Put a picture behind a client's scene through viser; `scale` is viser's units per unit of the training frame.
+
+    viser hides its own things behind the picture's depth, and draws it ten times as slowly as `to_page` where the
+    browser has no graphics processor.
+    """
     depth = None if picture.depth is None else picture.depth * scale
     client.scene.set_background_image(picture.rgb, "jpeg", jpeg_quality=picture.quality, depth=depth)
     client.flush()  # else viser waits for a sixtieth of a second

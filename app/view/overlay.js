@@ -48,9 +48,24 @@
     return target === null ? null : target.getBoundingClientRect();
   };
 
+  // The picture lies under viser's canvas, which is transparent where viser draws nothing.
+  const layer = document.createElement("canvas");
+  layer.id = "anchorfield-picture";
+  const shown = layer.getContext("bitmaprenderer");
+  let asked = 0;
+  let last = 0;
+  const show = async (data) => {
+    const mine = ++asked;
+    const bitmap = await createImageBitmap(new Blob([data], { type: "image/jpeg" }));
+    if (mine < last) return bitmap.close(); // decoded after a newer one
+    last = mine;
+    shown.transferFromImageBitmap(bitmap);
+  };
+
   const place = () => {
     const box = bounds();
     if (box === null) return;
+    if (layer.nextSibling !== target) target.before(layer);
     const style = `left:${box.left}px;top:${box.top}px;width:${box.width}px;height:${box.height}px`;
     if (root.getAttribute("style") !== style) {
       root.setAttribute("style", style);
@@ -69,10 +84,11 @@
     url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
     url.search = url.hash = "";
     socket = new WebSocket(url);
+    socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       if (key !== null) tell({ type: "hello", key });
     };
-    socket.onmessage = (event) => receive(JSON.parse(event.data));
+    socket.onmessage = ({ data }) => (typeof data === "string" ? receive(JSON.parse(data)) : show(data));
     socket.onclose = () => {
       setTimeout(connect, backoff);
       backoff = Math.min(backoff * 2, 4000);
