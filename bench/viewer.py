@@ -318,11 +318,11 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-def page_of(chromium: Any, child: Child, size: tuple[int, int]) -> Any:
+def page_of(chromium: Any, child: Child, size: tuple[int, int], query: str = "") -> Any:
     """A page with the scene in it."""
     page = chromium.new_page(viewport={"width": size[0], "height": size[1]})
     page.add_init_script(PAGE.read_text())
-    page.goto(f"http://localhost:{child.hello['port']}")
+    page.goto(f"http://localhost:{child.hello['port']}/{query}")
     page.wait_for_function("window.anchorfieldLog?.drawn.length > 0", timeout=60_000)
     rest(page)
     return page

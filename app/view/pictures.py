@@ -47,11 +47,26 @@ COLOURS = np.stack(
 ).astype(np.uint8)
 
 
+PHOTOGRAPH = "photograph"
+"""The name of the nearest photograph where it stands beside a source."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Two sources on one camera, side by side behind a line or as their difference."""
+
+    left: str
+    right: str = PHOTOGRAPH
+    at: float = 0.5  # of the width, where the right one begins
+    difference: bool = False
+
+
 @dataclass(frozen=True)
 class Look:
     """How a client wants to see the scene."""
 
     mode: Mode = "rgb"
+    split: Split | None = None
     depth: bool = False  # send the depth along, where the page can hide its own things behind it
 
 
@@ -101,7 +116,7 @@ class Pictures:
         if look.mode == "count":
             return self._counted(camera)
         if look.mode == "error":
-            return self._compared(camera)
+            return self.beside_photograph(camera)
         gaussians = self._gaussians(camera) if camera.width * camera.height >= LARGE else None
         if gaussians is None:
             return self.shown.draw(camera)
@@ -127,7 +142,7 @@ class Pictures:
             nothing = torch.zeros(counts.shape)
             yield Frame(nothing[..., None].expand(-1, -1, 3), nothing, nothing, {"count": counts})
 
-    def _compared(self, camera: Camera) -> Frame:
+    def beside_photograph(self, camera: Camera) -> Frame:
         """The frame with the nearest photograph as seen from here, and where it saw what is here."""
         scene = self.shown.scene
         if scene is None:
