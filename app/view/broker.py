@@ -36,6 +36,7 @@ Stage = Literal["moving", "still", "full"]
 
 MOVING = 0.035  # seconds that a picture of a moving view may take
 STILL = 0.2  # seconds of the first picture of a resting view; none is drawn where the full one comes as soon
+PROMPT = 0.1  # seconds of a full picture that is drawn at once where only what is shown has changed
 SETTLE = 0.12  # seconds without a new camera after which a view rests
 QUALITY: dict[Stage, int] = {"moving": 75, "still": 85, "full": 95}  # of JPEG
 SMALLEST = 1 / 8  # of the full width and height
@@ -241,7 +242,8 @@ class Broker:
         if client.has != client.number:
             return "moving", rested
         if client.content != self._content:
-            return (client.stage or "moving") if training else "moving", rested
+            soon = self._cost(client).seconds(_pixels(client.camera)) < PROMPT
+            return (client.stage or "moving") if training else "full" if soon else "moving", rested
         if client.stage == "full":
             return None, 0.0
         due = max(client.moved + SETTLE, rested)

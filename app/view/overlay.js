@@ -52,14 +52,22 @@
   const layer = document.createElement("canvas");
   layer.id = "anchorfield-picture";
   const shown = layer.getContext("bitmaprenderer");
-  let asked = 0;
-  let last = 0;
+  let waiting = null; // the newest picture that was not begun
+  let busy = false;
   const show = async (data) => {
-    const mine = ++asked;
-    const bitmap = await createImageBitmap(new Blob([data], { type: "image/jpeg" }));
-    if (mine < last) return bitmap.close(); // decoded after a newer one
-    last = mine;
-    shown.transferFromImageBitmap(bitmap);
+    waiting = data;
+    if (busy) return;
+    busy = true;
+    try {
+      while (waiting !== null) {
+        const blob = new Blob([waiting], { type: "image/jpeg" });
+        waiting = null;
+        shown.transferFromImageBitmap(await createImageBitmap(blob));
+        await new Promise(requestAnimationFrame); // a browser that draws slowly leaves pictures out
+      }
+    } finally {
+      busy = false;
+    }
   };
 
   const place = () => {

@@ -27,7 +27,6 @@ from anchorfield.renderer.types import Frame, Gaussians
 from anchorfield.scenes.scene import Scene
 
 if TYPE_CHECKING:
-    from anchorfield.app.edit import Editor
     from anchorfield.methods import Model
 
 Mode = Literal["rgb", "depth", "normal", "alpha", "error", "count"]
@@ -70,6 +69,14 @@ class Look:
     depth: bool = False  # send the depth along, where the page can hide its own things behind it
 
 
+class Edits(Protocol):
+    """Who has the Gaussians as edited."""
+
+    def shown(self) -> Gaussians:
+        """Those that are to be seen."""
+        ...
+
+
 class Shown(Protocol):
     """What pictures are made of: the open document."""
 
@@ -89,7 +96,7 @@ class Shown(Protocol):
         ...
 
     @property
-    def editor(self) -> Editor | None:
+    def editor(self) -> Edits | None:
         """Who has them."""
         ...
 
