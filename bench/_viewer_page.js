@@ -25,10 +25,11 @@
   ImageBitmapRenderingContext.prototype.transferFromImageBitmap = function (bitmap) {
     const entry = { number: number(bitmap), width: bitmap.width, decoded: performance.now() };
     show.call(this, bitmap);
-    requestAnimationFrame(() =>
+    requestAnimationFrame(() => {
+      entry.first = performance.now();
       requestAnimationFrame(() => {
         if (entry.number !== null) log.drawn.push({ ...entry, at: performance.now() });
-      }),
-    );
+      });
+    });
   };
 })();

@@ -202,9 +202,28 @@ def test_training_is_disturbed_for_its_share_only(make, got):
 
 def test_cost_finds_the_constant_and_the_slope():
     cost = Cost()
-    assert not cost.known
+    assert cost.seconds(1000) == 0
     for pixels in (1000, 5000, 20000):
         cost.add(pixels, 0.01 + 1e-6 * pixels)
     assert cost.seconds(100_000) == pytest.approx(0.11)
-    assert cost.pixels(0.03) == pytest.approx(20_000)
-    assert cost.pixels(0.001) == pytest.approx(10_000)  # no more than double the constant
+
+
+def test_slow_drawing_makes_moving_pictures_smaller_and_quick_drawing_makes_them_larger(make, got):
+    slow = threading.Event()
+
+    def draw(camera: Camera, look: Look) -> Frame:
+        time.sleep(0.1 if slow.is_set() else 0)
+        return frame(camera)
+
+    broker, step = make(draw), 0
+
+    def moved_to(width: int) -> bool:
+        nonlocal step
+        step += 1
+        broker.camera(1, camera(step))
+        time.sleep(0.002)
+        return bool(got.of(1)) and got.of(1)[-1].size[0] == width
+
+    wait(lambda: moved_to(64))
+    slow.set()
+    wait(lambda: moved_to(16))

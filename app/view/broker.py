@@ -39,7 +39,7 @@ STILL = 0.2  # seconds of the first picture of a resting view; none is drawn whe
 PROMPT = 0.1  # seconds of a full picture that is drawn at once where only what is shown has changed
 SETTLE = 0.12  # seconds without a new camera after which a view rests
 QUALITY: dict[Stage, int] = {"moving": 75, "still": 85, "full": 95}  # of JPEG
-SMALLEST = 1 / 8  # of the full width and height
+FIRST, SMALLEST = 1 / 3, 1 / 4  # of the full width; smaller ones save little, for part of the work is for any size
 DEPTH_SIDE = 160  # pixels of the longer side of the depth that is sent along
 
 
@@ -92,11 +92,6 @@ class Cost:
         constant, slope = self._line()
         return constant + slope * pixels
 
-    def pixels(self, seconds: float) -> float:
-        """How many pixels can be drawn in so long; at least as many as double the constant cost."""
-        constant, slope = self._line()
-        return max(seconds - constant, constant) / slope if slope > 0 else math.inf
-
     def _line(self) -> tuple[float, float]:
         weight, x, xx, y, xy = self._sums
         if weight == 0:
@@ -108,11 +103,6 @@ class Cost:
             if slope > 0 and constant >= 0:
                 return float(constant), float(slope)
         return 0.0, float(y / x)
-
-    @property
-    def known(self) -> bool:
-        """Whether anything was measured."""
-        return bool(self._sums[0] > 0)
 
 
 @dataclass
@@ -129,6 +119,7 @@ class _Client:
     rested: float = 0.0  # not before this time may training be disturbed again
     told: str | None = None
     cost: dict[str, Cost] = field(default_factory=dict)  # by mode
+    scales: dict[tuple[str, Stage], float] = field(default_factory=dict)  # of the width, by mode and stage
 
 
 @dataclass(frozen=True)
@@ -256,14 +247,21 @@ class Broker:
 
     def _size(self, client: _Client, stage: Stage) -> tuple[int, int]:
         """Width and height for a picture of this stage."""
-        camera, cost = client.camera, self._cost(client)
-        if stage == "full":
-            return camera.width, camera.height
-        share = cost.pixels(MOVING if stage == "moving" else STILL) / _pixels(camera) if cost.known else 1 / 16
-        scale = min(1.0, max(SMALLEST, math.sqrt(share)))
+        camera = client.camera
+        scale = 1.0 if stage == "full" else client.scales.get((client.look.mode, stage), FIRST)
         if scale > 0.9:
             return camera.width, camera.height
         return max(1, round(camera.width * scale)), max(1, round(camera.height * scale))
+
+    def _learn(self, client: _Client, task: _Task, seconds: float) -> None:
+        """Take the next picture of this stage larger or smaller, by what this one took."""
+        width, height = task.size
+        client.cost.setdefault(task.look.mode, Cost()).add(width * height, seconds)
+        if task.stage != "full":
+            wanted = MOVING if task.stage == "moving" else STILL
+            change = min(1.3, max(0.6, math.sqrt(wanted / max(seconds, 1e-6))))
+            scale = client.scales.get((task.look.mode, task.stage), FIRST)
+            client.scales[task.look.mode, task.stage] = min(1.0, max(SMALLEST, scale * change))
 
     def _serve(self, task: _Task) -> None:
         """Draw and deliver; whatever goes wrong is told in words."""
@@ -279,7 +277,7 @@ class Broker:
             client.rested = time.monotonic() + spent * (1 / self._allowed(task.stage) - 1)
             if picture is None:
                 return
-            self._cost(client).add(picture.size[0] * picture.size[1], spent)
+            self._learn(client, task, spent)
             client.has, client.content, client.told, client.stage = task.number, task.content, None, task.stage
         try:
             self._deliver(task.id, picture)

@@ -81,6 +81,35 @@
     }
   };
 
+  // Without a graphics processor viser's own drawing takes the time of the pictures: it gets fewer pixels there. This
+  // runs before viser reads the address.
+  const drawnBySoftware = () => {
+    const context = document.createElement("canvas").getContext("webgl2");
+    if (context === null) return false;
+    const names = context.getExtension("WEBGL_debug_renderer_info");
+    const name = context.getParameter(names === null ? context.RENDERER : names.UNMASKED_RENDERER_WEBGL);
+    context.getExtension("WEBGL_lose_context")?.loseContext();
+    return /swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
+  };
+  const address = new URL(location.href);
+  if (!address.searchParams.has("fixedDpr") && drawnBySoftware()) {
+    address.searchParams.set("fixedDpr", "0.5");
+    history.replaceState(history.state, "", address);
+  }
+
+  // The program is told the size of what people see, not of what viser draws.
+  const post = Worker.prototype.postMessage;
+  Worker.prototype.postMessage = function (data, ...rest) {
+    const message = data !== null && typeof data === "object" && data.type === "send" ? data.message : null;
+    const box = message !== null && message?.type === "ViewerCameraMessage" ? bounds() : null;
+    if (box !== null && box.width >= 1 && box.height >= 1) {
+      const ratio = window.devicePixelRatio || 1;
+      message.image_width = Math.round(box.width * ratio);
+      message.image_height = Math.round(box.height * ratio);
+    }
+    return post.call(this, data, ...rest);
+  };
+
   // Speaking with the program.
 
   const tell = (message) => {
