@@ -47,7 +47,7 @@ DEPTH_SIDE = 160  # pixels of the longer side of the depth that is sent along
 class Share:
     """How much of the time drawing may take while something trains."""
 
-    still: float = 0.1  # what is drawn also costs the training that waits for memory and for the browser's own drawing
+    still: float = 0.1  # a browser on the same machine takes as much again
     moving: float = 0.5
 
 
@@ -62,7 +62,6 @@ class Picture:
     stage: Stage
     camera: Camera  # as it was asked for, at full size
     look: Look
-    gaussians: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -116,7 +115,6 @@ class _Client:
     has: int = 0  # number of the camera of the last picture
     stage: Stage | None = None  # of the last picture
     content: int = 0  # which content the last picture shows
-    rested: float = 0.0  # not before this time may training be disturbed again
     told: str | None = None
     cost: dict[str, Cost] = field(default_factory=dict)  # by mode
     scales: dict[tuple[str, Stage], float] = field(default_factory=dict)  # of the width, by mode and stage
@@ -153,6 +151,7 @@ class Broker:
         self._training, self._turn = training, turn
         self._clients: dict[int, _Client] = {}
         self._content = 1
+        self._ended = self._spent = 0.0  # of the last picture, for anybody: when it was done, and the seconds it took
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="broker", daemon=True)
@@ -229,18 +228,25 @@ class Broker:
 
     def _due(self, client: _Client, training: bool) -> tuple[Stage | None, float]:
         """The next picture that the client should get, and when."""
-        rested = client.rested if training else 0.0
         if client.has != client.number:
-            return "moving", rested
+            return "moving", self._earned("moving", training)
         if client.content != self._content:
             soon = self._cost(client).seconds(_pixels(client.camera)) < PROMPT
-            return (client.stage or "moving") if training else "full" if soon else "moving", rested
+            stage: Stage = (client.stage or "moving") if training else "full" if soon else "moving"
+            return stage, self._earned("still", training)
         if client.stage == "full":
             return None, 0.0
-        due = max(client.moved + SETTLE, rested)
+        due = max(client.moved + SETTLE, self._earned("still", training))
         if client.stage == "moving" and self._cost(client).seconds(_pixels(client.camera)) > STILL:
             return "still", due
         return "full", due
+
+    def _earned(self, stage: Stage, training: bool) -> float:
+        """When the last picture has been worked off by so much training that another of this stage is due."""
+        if not training:
+            return 0.0
+        share = min(1.0, max(1e-3, self.share.moving if stage == "moving" else self.share.still))
+        return self._ended + self._spent * (1 / share - 1)
 
     def _cost(self, client: _Client) -> Cost:
         return client.cost.setdefault(client.look.mode, Cost())
@@ -271,11 +277,9 @@ class Broker:
             self._failed(task, problem)
             return
         with self._changed:
+            self._ended, self._spent = time.monotonic(), spent
             client = self._clients.get(task.id)
-            if client is None:
-                return
-            client.rested = time.monotonic() + spent * (1 / self._allowed(task.stage) - 1)
-            if picture is None:
+            if client is None or picture is None:
                 return
             self._learn(client, task, spent)
             client.has, client.content, client.told, client.stage = task.number, task.content, None, task.stage
@@ -283,9 +287,6 @@ class Broker:
             self._deliver(task.id, picture)
         except Exception as problem:
             self._failed(task, problem)
-
-    def _allowed(self, stage: Stage) -> float:
-        return min(1.0, max(1e-3, self.share.moving if stage == "moving" else self.share.still))
 
     def _picture(self, task: _Task) -> tuple[Picture | None, float, _Task]:
         """The picture, None where it was given up, the seconds it took, and the task as it was done."""
@@ -302,10 +303,8 @@ class Broker:
         rgb = self._paint(frame, camera, task.look)
         depth = _low_depth(frame) if task.look.depth else None
         spent = time.perf_counter() - begin
-        gaussians = frame.extras.get("gaussians")
-        count = None if gaussians is None else int(gaussians)
         stage = task.stage
-        picture = Picture(rgb, depth, QUALITY[stage], 1000 * spent, stage, task.camera, task.look, count)
+        picture = Picture(rgb, depth, QUALITY[stage], 1000 * spent, stage, task.camera, task.look)
         return picture, spent, task
 
     def _newest(self, task: _Task) -> _Task | None:
