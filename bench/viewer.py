@@ -290,12 +290,13 @@ class Result:
                 lines.append(
                     f"  camera to new frame, {name}: median {median:.0f} ms, p95 {high:.0f} ms ({len(values)})"
                 )
-        size, full = "x".join(map(str, self.moving_size)), "x".join(map(str, self.full_size))
-        lines.append(f"  drag: {self.drag_rate:.0f} pictures/s, last {size}, drawn in {self.moving_draw_ms:.0f} ms")
-        lines.append(
-            f"  full {full}: drawn in {self.full_draw_ms:.0f} ms, encoded and sent in {self.full_send_ms:.0f} ms,"
-            f" on the page {self.full_shown_ms:.0f} ms after the last camera"
-        )
+        if self.full_size:
+            size, full = "x".join(map(str, self.moving_size)), "x".join(map(str, self.full_size))
+            lines.append(f"  drag: {self.drag_rate:.0f} pictures/s, last {size}, drawn in {self.moving_draw_ms:.0f} ms")
+            lines.append(
+                f"  full {full}: drawn in {self.full_draw_ms:.0f} ms, encoded and sent in {self.full_send_ms:.0f} ms,"
+                f" on the page {self.full_shown_ms:.0f} ms after the last camera"
+            )
         if self.steps_per_second_seen:
             alone, seen = statistics.mean(self.steps_per_second), statistics.mean(self.steps_per_second_seen)
             lines.append(
@@ -422,7 +423,8 @@ def measured(name: str, arguments: argparse.Namespace) -> Result:
             page = page_of(chromium, child, arguments.size)
             canvas = page.evaluate(CANVAS)
             result = Result(name, child.hello["gaussians"], canvas)
-            looked(child, page, result, arguments.moves, arguments.drag)
+            if arguments.moves:
+                looked(child, page, result, arguments.moves, arguments.drag)
             page.close()
             if arguments.seconds:
                 trained(child, chromium, result, arguments.size, arguments.seconds)
@@ -437,7 +439,7 @@ def main() -> None:
     parser.add_argument("--gaussians", type=int, default=100_000)
     parser.add_argument("--trained", type=int, default=300, help="steps of methods without a made scene")
     parser.add_argument("--size", type=_table.size, default=(1280, 720), help="of the page")
-    parser.add_argument("--moves", type=int, default=30)
+    parser.add_argument("--moves", type=int, default=30, help="of a resting view; 0: only the training's speed")
     parser.add_argument("--drag", type=float, default=6.0, help="seconds")
     parser.add_argument(
         "--seconds", type=float, default=8.0, help="of each measurement of the training's speed; 0: none"
