@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from websockets.sync.client import connect
 
 from anchorfield.app.view import broker as module
-from anchorfield.app.view.broker import Broker, Cost, Picture
+from anchorfield.app.view import server
+from anchorfield.app.view.broker import Broker, Cost, Picture, to_page
 from anchorfield.app.view.pictures import Look
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError
@@ -227,3 +233,18 @@ def test_slow_drawing_makes_moving_pictures_smaller_and_quick_drawing_makes_them
     wait(lambda: moved_to(64))
     slow.set()
     wait(lambda: moved_to(16))
+
+
+def test_a_page_that_comes_later_gets_the_newest_picture():
+    serving = server.start(port=0)
+    with serving:
+        key = serving.overlay.key(5)
+        for value in (10, 200):
+            rgb = np.full((48, 64, 3), value, np.uint8)
+            to_page(serving.overlay, 5, Picture(rgb, None, 90, 1.0, "full", camera(0), Look()))
+        serving.overlay.picture(6, b"of somebody else")
+        with connect(f"ws://127.0.0.1:{serving.port}/overlay", origin=f"http://127.0.0.1:{serving.port}") as page:
+            page.send(json.dumps({"type": "hello", "key": key}))
+            got = page.recv(timeout=20)
+        assert isinstance(got, bytes)
+        assert np.abs(np.asarray(Image.open(BytesIO(got))).astype(int) - 200).max() <= 2
