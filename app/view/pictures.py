@@ -271,7 +271,9 @@ def painted(frame: Frame, camera: Camera, look: Look) -> Pixels:
         return error
     if look.mode == "count":
         counts = frame.extras["count"].float()
-        return coloured(torch.log1p(counts) / max(1.0, math.log1p(float(counts.max()))))
+        return coloured(
+            counts / max(1.0, float(torch.quantile(counts.flatten()[:: max(1, counts.numel() // 10_000)], 0.99)))
+        )
     return pixels(frame.rgb)
 
 
