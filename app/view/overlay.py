@@ -5,7 +5,10 @@ viser client it belongs to by a key that came through that client's own connecti
 `type`:
 
     page to program   hello {key}, gesture {kind, points, width, height, modifiers, radius, done}
-    program to page   tool {kind, radius}, status {text}, split {position}, error {text}
+    program to page   tool {kind, radius}, status {text}, split {position}, error {text}; bytes are a JPEG, the picture
+
+The picture lies in a layer of its own under viser's canvas: drawn as viser's background it takes a browser without a
+graphics processor ten times as long.
 
 Points are shares of the canvas: (0, 0) is its upper left corner, (1, 1) its lower right one.
 """
@@ -62,11 +65,14 @@ class _Page:
 
     connection: ServerConnection
     client_id: int | None = None
-    pending: dict[str, str] = field(default_factory=dict)
+    pending: dict[str, str | bytes] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def tell(self, message: dict[str, Any]) -> None:
-        self.pending[message["type"]] = json.dumps(message)
+    def tell(self, message: dict[str, Any] | bytes) -> None:
+        if isinstance(message, bytes):
+            self.pending["picture"] = message
+        else:
+            self.pending[message["type"]] = json.dumps(message)
         self.wake.set()
 
 
@@ -78,8 +84,8 @@ class Overlay:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pages: set[_Page] = set()
         self._keys: dict[str, int] = {}
-        self._shared: dict[str, dict[str, Any]] = {}  # what every client is told, by type
-        self._told: dict[int, dict[str, dict[str, Any]]] = {}  # what a client is told, by type
+        self._shared: dict[str, dict[str, Any] | bytes] = {}  # what every client is told, by type
+        self._told: dict[int, dict[str, dict[str, Any] | bytes]] = {}  # what a client is told, by type
         self._callbacks: list[Callable[[Gesture], None]] = []
         self._gestures: queue.Queue[Gesture | None] = queue.Queue()
         self._worker = threading.Thread(target=self._work, name="gestures", daemon=True)
@@ -100,6 +106,10 @@ class Overlay:
     def split(self, client_id: int | None, position: float | None) -> None:
         """Put the handle that splits the picture at this share of its width; None hides it."""
         self._tell(client_id, {"type": "split", "position": position})
+
+    def picture(self, client_id: int, jpeg: bytes) -> None:
+        """Show this picture under viser's canvas; a slow page gets the newest only."""
+        self._tell(client_id, jpeg)
 
     def key(self, client_id: int) -> str:
         """A new key by which a page proves to belong to the client."""
@@ -172,9 +182,9 @@ class Overlay:
                 page.tell(message)
         return None
 
-    def _tell(self, client_id: int | None, message: dict[str, Any]) -> None:
+    def _tell(self, client_id: int | None, message: dict[str, Any] | bytes) -> None:
         """Remember the message for pages to come, and send it to those that are here."""
-        kind = message["type"]
+        kind = "picture" if isinstance(message, bytes) else message["type"]
         with self._lock:
             if client_id is None:
                 self._shared[kind] = message
