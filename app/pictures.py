@@ -95,10 +95,13 @@ def _file_name(view: str) -> str:
 def _video(draw: Draw, cameras: Sequence[Camera], path: Path, fps: float) -> Iterator[tuple[float, str]]:
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
-        with imageio.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=2) as writer:
+        writer = imageio.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=2)
+        try:
             for done, camera in enumerate(cameras, 1):
                 writer.append_data(pixels(draw(_even(camera)).rgb))  # type: ignore[attr-defined]
                 yield done / len(cameras), f"frame {done} of {len(cameras)}"
+        finally:  # as a context manager it would stay open after an error
+            writer.close()
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
