@@ -98,7 +98,7 @@ def _video(draw: Draw, cameras: Sequence[Camera], path: Path, fps: float) -> Ite
         writer = imageio.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=2)
         try:
             for done, camera in enumerate(cameras, 1):
-                writer.append_data(pixels(draw(_even(camera)).rgb))  # type: ignore[attr-defined]
+                writer.append_data(pixels(draw(_even(camera)).rgb))
                 yield done / len(cameras), f"frame {done} of {len(cameras)}"
         finally:  # as a context manager it would stay open after an error
             writer.close()

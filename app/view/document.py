@@ -155,6 +155,7 @@ class Document:
 
     @placement.setter
     def placement(self, value: Placement) -> None:
+        """Place the scene; a run keeps it."""
         with self._making:
             self._placement = value
             folder = self.run.folder if self.run else None

@@ -58,7 +58,7 @@ class Live:
 
     @property
     def share(self) -> float:
-        """The share of the time that drawing may take while training; more while a camera moves."""
+        """The most that all drawing together may take of the time while training."""
         return self._turns.share
 
     @share.setter
@@ -68,10 +68,6 @@ class Live:
     def turn(self) -> AbstractContextManager[None]:
         """The model holds still in here, between two steps; waits until drawing has earned its share."""
         return self._turns.drawing()
-
-    def touch(self) -> None:
-        """Somebody moves a camera: pictures come first for a moment."""
-        self._turns.touch()
 
     def history(self) -> list[Event]:
         """The events of the run so far, the oldest first."""

@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STILL_SHARE, MOVING_SHARE = 0.25, 0.6
-MOVING_SECONDS = 0.6  # after the last sign of motion
+SHARE = 0.6  # of all drawing together; who draws for people keeps to less where nothing moves
 MOST_CREDIT = 0.5  # seconds of drawing that are saved up while nobody draws
 MOST_SHARE = 0.95
 
@@ -17,17 +16,15 @@ class Turns:
     """The trainer holds the model during its steps; between two of them it lets those in who want to draw.
 
     Each second of steps earns drawing `share / (1 - share)` seconds; who draws longer leaves the next ones to wait.
-    While somebody moves a camera, the share is at least MOVING_SHARE.
     """
 
-    def __init__(self, share: float = STILL_SHARE) -> None:
+    def __init__(self, share: float = SHARE) -> None:
         self.share = share
         self._changed = threading.Condition()
         self._training = self._stepping = False
         self._waiting = self._drawing = 0
         self._credit = MOST_CREDIT
         self._began = 0.0  # the present steps
-        self._moving = 0.0  # until when
         self._mine = threading.local()
 
     @contextmanager
@@ -53,15 +50,6 @@ class Turns:
                 self._credit -= time.perf_counter() - begin if self._training else 0.0
                 self._changed.notify_all()
 
-    def touch(self) -> None:
-        """Somebody moves a camera now: pictures are wanted soon."""
-        with self._changed:
-            now = time.monotonic()
-            if now > self._moving:
-                self._credit = max(self._credit, 0.05)
-            self._moving = now + MOVING_SECONDS
-            self._changed.notify_all()
-
     def begin(self) -> None:
         """The trainer's next step begins, once those have drawn who may."""
         with self._changed:
@@ -73,8 +61,7 @@ class Turns:
         """The trainer's step has ended; until it begins another, anybody may draw."""
         with self._changed:
             if self._stepping:
-                share = max(self.share, MOVING_SHARE) if time.monotonic() < self._moving else self.share
-                share = min(MOST_SHARE, max(0.01, share))
+                share = min(MOST_SHARE, max(0.01, self.share))
                 earned = (time.perf_counter() - self._began) * share / (1 - share)
                 self._credit = min(MOST_CREDIT, self._credit + earned)
             self._stepping = False
