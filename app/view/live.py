@@ -63,6 +63,7 @@ class Live:
 
     @share.setter
     def share(self, value: float) -> None:
+        """Allow drawing another share."""
         self._turns.share = min(0.95, max(0.01, value))
 
     def turn(self) -> AbstractContextManager[None]:
