@@ -330,11 +330,15 @@ def _misfits(script: Mapping[str, Any], editor: Editor) -> list[str]:
     notes, mine = [], editor.script()
     if script.get("digest", mine["digest"]) != mine["digest"]:
         notes.append("the script was made for other Gaussians: its selections may take others here")
-    if script.get("cameras", mine["cameras"]) != mine["cameras"]:
-        notes.append(
-            f"the script was made with {script['cameras']} cameras, here are {mine['cameras']}: clean-up differs"
-        )
+    cleans = any(isinstance(operation, ops.CleanUp) for operation in operations_of(script))
+    if cleans and script.get("cameras", mine["cameras"]) != mine["cameras"]:
+        counts = f"{_short(script['cameras'])} cameras, here are {mine['cameras']}"
+        notes.append(f"the script was made with {counts}: clean-up may take others")
     return notes
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:20]
 
 
 def _selection(state: State, name: str) -> Tensor:

@@ -173,7 +173,8 @@ def attribute(gaussians: Gaussians, name: Attribute) -> Tensor:
         return gaussians.means.double().norm(dim=1)
     if name in ("x", "y", "z"):
         return gaussians.means[:, "xyz".index(name)].double()
-    return colours(gaussians)[:, ("red", "green", "blue").index(name)]
+    channel: Tensor = colours(gaussians)[:, ("red", "green", "blue").index(name)]
+    return channel
 
 
 def nearby(means: Tensor, those: Tensor, others: Tensor, distance: float) -> Tensor:
