@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from anchorfield.app.arguments import colour, nearest_hint, parse, train_options, value_of
-from anchorfield.app.options import VERBS, Demo, Doctor, Eval, Export, Methods, Render, Train
+from anchorfield.app.options import VERBS, Demo, Doctor, Edit, Eval, Export, Methods, Render, Train
 
 if TYPE_CHECKING:
     from anchorfield.app.export import Loss
@@ -104,7 +104,7 @@ def _train(arguments: list[str]) -> int:
     return DONE
 
 
-def _open(options: Eval | Render | Export) -> Run:
+def _open(options: Eval | Render | Export | Edit) -> Run:
     from anchorfield.app import machine
     from anchorfield.app.run import Run
 
@@ -226,6 +226,27 @@ def _loss_facts(measured: Loss | str | None) -> dict[str, Any]:
     return {"loss": measured.loss, "psnr": measured.model, "file_psnr": measured.file, "views": measured.views}
 
 
+def _edit(arguments: list[str]) -> int:
+    options = parse(Edit, "edit", arguments)
+    if options.script is None or options.out is None:
+        return _fail("edit needs --script FILE with operations and -o FILE for the result", USAGE)
+    from anchorfield.app import files
+    from anchorfield.app.edit import writing
+
+    writing.check_ending(options.out)
+    script = writing.read_script(options.script)
+    run = _open(options)
+    editor = writing.edited(run, script, lambda text: print(f"warning: {text}", file=sys.stderr))
+    writing.write(editor, run, options.out, options.frame)
+    size, count = options.out.stat().st_size, len(editor.gaussians)
+    if options.json:
+        facts = {"file": str(options.out), "gaussians": count, "bytes": size, "steps": editor.history()}
+        print(json.dumps(files.strict(facts)))
+        return DONE
+    print(*editor.history(), f"{options.out}: {count:,} Gaussians, {size:,} bytes", sep="\n")
+    return DONE
+
+
 def _methods(arguments: list[str]) -> int:
     options = parse(Methods, "methods", arguments)
     from anchorfield import methods
@@ -296,6 +317,7 @@ RUNNERS: dict[str, Callable[[list[str]], int]] = {
     "eval": _eval,
     "render": _render,
     "export": _export,
+    "edit": _edit,
     "methods": _methods,
     "doctor": _doctor,
     "demo": _demo,

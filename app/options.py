@@ -129,6 +129,26 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """Apply a script of edits to a scene's Gaussians and write the result."""
+
+    run: RunFolder
+    """Folder of the run, or a file with a model."""
+    script: Annotated[Path | None, _option("FILE", "(required)")] = None
+    """Operations (JSON), as the viewer saves them."""
+    out: Annotated[Path | None, _option("FILE", "(required)", "-o")] = None
+    """File to write: .ply, or .safetensors."""
+    scene: Capture = None
+    """Where its photographs lie; clean-up looks through their cameras."""
+    frame: Literal["source", "local", "placed"] = "source"
+    """Of a .ply: the capture's own coordinates, those of the training, or those of the run's placement."""
+    checkpoint: Which = "last"
+    """Which checkpoint."""
+    json: Flag = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
 class Methods:
     """List the methods, or the settings of one."""
 
@@ -163,6 +183,7 @@ VERBS: dict[str, type] = {
     "eval": Eval,
     "render": Render,
     "export": Export,
+    "edit": Edit,
     "methods": Methods,
     "doctor": Doctor,
     "demo": Demo,
