@@ -13,6 +13,7 @@ from test_app_capture import make_capture
 from test_app_training import SETTINGS
 
 from anchorfield.app import Run, placement, train
+from anchorfield.app.edit import operation_from_json
 from anchorfield.app.export import export
 from anchorfield.app.journal import silent
 from anchorfield.app.view.document import Document, open_document
@@ -152,3 +153,26 @@ def test_a_model_in_training_is_drawn_inside_its_turn_and_not_edited(run: Path) 
     assert done.is_set()
     document.follow(None)
     assert not document.training
+
+
+def test_edits_are_drawn_and_undone_ones_are_not(run: Path) -> None:
+    document = open_document(run)
+    editor = document.editor
+    assert editor is not None
+    assert document.editor is editor
+    assert document.scene is not None
+    assert not document.edited  # nothing was done: the model itself is drawn
+    camera = document.scene.views[0].camera
+    before = document.draw(camera).rgb
+    editor.do(operation_from_json({"operation": "select_all"}))
+    editor.do(operation_from_json({"operation": "delete"}))
+    assert document.edited
+    assert len(document.gaussians()) == 0
+    assert document.draw(camera).alpha.max() == 0
+    assert torch.allclose(document.draw(camera).rgb, document.background.expand_as(before))
+    while editor.undo():
+        pass
+    assert torch.allclose(document.draw(camera).rgb, before, atol=1e-5)
+    document.adopt(Run.open(run))
+    assert not document.edited
+    assert document.editor is not editor

@@ -111,7 +111,7 @@ class Document:
                 from anchorfield.app.edit import Editor
 
                 cameras = [view.camera for view in self.scene.views] if self.scene else []
-                made = Editor(self.run.gaussians(), cameras)
+                made = Editor(self.run.gaussians(), cameras, source_from_world=self.source_from_world)
                 with self._lock:
                     self._editor, self._seen_edits = made, made.version
             return self._editor
