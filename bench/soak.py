@@ -3,8 +3,8 @@
     python -m bench.soak [--minutes M] [--run RUN] [--json FILE]
 
 The viewer runs as the program that users start, on a copy of a run (by default one trained here on the sample capture).
-Two browsers with state of their own drag the camera; one of them also trains, pauses, resumes, saves and stops through
-the panel's buttons; the other opens every tab and reloads the page. It fails on an error of a page, on a traceback or
+Two browsers with state of their own drag the camera; one of them also trains, pauses, resumes, saves, stops, cleans up
+and undoes through the panel's buttons; the other opens every tab and reloads the page. It fails on an error of a page, on a traceback or
 error in the program's output, where a picture stops following the camera, and where the program's resident memory after
 the warm-up (the first third) grows by more than 5 %.
 """
@@ -132,8 +132,10 @@ class Visitor:
             self.page.wait_for_timeout(200)
 
     def show(self, tab: str) -> None:
-        """Choose a tab."""
-        self.page.get_by_role("tab", name=tab, exact=True).click(timeout=PATIENCE)
+        """Choose a tab where there is one."""
+        found = self.page.get_by_role("tab", name=tab, exact=True)
+        if found.count():
+            found.click(timeout=PATIENCE)
 
     def press(self, label: str) -> bool:
         """Click a button where it comes within some seconds; says whether it did."""
@@ -215,6 +217,9 @@ def _acts(first: Visitor, second: Visitor) -> Iterator[tuple[str, Callable[[], b
         yield "reload", reload
         yield "look", lambda: True
         yield "stop", press("Train", "Stop and save")
+        yield "propose", press("Edit", "Propose")
+        yield "apply", press("Edit", "Apply")
+        yield "undo", press("Edit", "Undo")
 
 
 def _first_of(*acts: Callable[[], bool]) -> Callable[[], bool]:
