@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from anchorfield.app.arguments import colour, nearest_hint, parse, train_options, value_of
-from anchorfield.app.options import VERBS, Demo, Doctor, Eval, Export, Methods, Render, Train, View
+from anchorfield.app.options import VERBS, Demo, Doctor, Edit, Eval, Export, Methods, Render, Train, View
 
 if TYPE_CHECKING:
     from anchorfield.app.export import Loss
@@ -122,7 +122,7 @@ def _view(arguments: list[str]) -> int:
     )
 
 
-def _open(options: Eval | Render | Export) -> Run:
+def _open(options: Eval | Render | Export | Edit) -> Run:
     from anchorfield.app import machine
     from anchorfield.app.run import Run
 
@@ -180,7 +180,7 @@ def _render(arguments: list[str]) -> int:
         ]
     out = options.out or (run.folder or Path()) / "renders" / name
     with backends.using(options.backend):
-        written = pictures.write(run, cameras, out, options.fps or fps)
+        written = pictures.write(run.render, cameras, out, options.fps or fps)
     if options.json:
         print(json.dumps({"files": [str(path) for path in written], "frames": len(cameras)}))
     else:
@@ -198,10 +198,12 @@ def _cameras(run: Run, options: Render) -> tuple[str, list[Any], float]:
     if options.test:
         return "test", paths.held_out(run.scene), 2.0
     if options.orbit is not None:
-        frames, fps = paths.orbit(run.scene, options.orbit), 30.0
+        up = run.placed().up if options.frame == "placed" else None
+        frames, fps = paths.orbit(run.scene, options.orbit, up), 30.0
     else:
         like = run.scene.views[run.scene.train[0]].camera
-        frames, fps = paths.keyframes(options.path or Path(), like, run.source_from_world)
+        path = paths.read(options.path or Path(), paths.fov_y(like), run.from_world, options.frame)
+        frames, fps = path.cameras(like), path.fps
     name = "orbit.mp4" if options.orbit is not None else f"{Path(options.path or 'path').stem}.mp4"
     return name, [(f"{index:05d}", camera) for index, camera in enumerate(frames)], fps
 
@@ -240,6 +242,27 @@ def _loss_facts(measured: Loss | str | None) -> dict[str, Any]:
     if measured is None or isinstance(measured, str):
         return {"loss": "not measured" + (f": {measured}" if measured else "")}
     return {"loss": measured.loss, "psnr": measured.model, "file_psnr": measured.file, "views": measured.views}
+
+
+def _edit(arguments: list[str]) -> int:
+    options = parse(Edit, "edit", arguments)
+    if options.script is None or options.out is None:
+        return _fail("edit needs --script FILE with operations and -o FILE for the result", USAGE)
+    from anchorfield.app import files
+    from anchorfield.app.edit import writing
+
+    writing.check_ending(options.out)
+    script = writing.read_script(options.script)
+    run = _open(options)
+    editor = writing.edited(run, script, lambda text: print(f"warning: {text}", file=sys.stderr))
+    writing.write(editor, run, options.out, options.frame)
+    size, count = options.out.stat().st_size, len(editor.gaussians)
+    if options.json:
+        facts = {"file": str(options.out), "gaussians": count, "bytes": size, "steps": editor.history()}
+        print(json.dumps(files.strict(facts)))
+        return DONE
+    print(*editor.history(), f"{options.out}: {count:,} Gaussians, {size:,} bytes", sep="\n")
+    return DONE
 
 
 def _methods(arguments: list[str]) -> int:
@@ -313,6 +336,7 @@ RUNNERS: dict[str, Callable[[list[str]], int]] = {
     "render": _render,
     "view": _view,
     "export": _export,
+    "edit": _edit,
     "methods": _methods,
     "doctor": _doctor,
     "demo": _demo,

@@ -7,18 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from anchorfield import methods
 from anchorfield.app import job
 from anchorfield.app import settings as flat
 from anchorfield.methods import Method
 from anchorfield.renderer.errors import DataError, UsageError
-from anchorfield.renderer.types import PARAMETERS
+from anchorfield.renderer.types import PARAMETERS, Gaussians
 from anchorfield.scenes import scaffold_checkpoint
 from anchorfield.scenes.compact import Stored, read_compact
 from anchorfield.scenes.splat_ply import read_ply
 
 COMPACT, SPLATS = ".safetensors", ".ply"
+
+
+def recognises(path: Path) -> bool:
+    """Whether `path` looks like a model that `read` knows."""
+    return scaffold_checkpoint.recognises(path) or (path.is_file() and path.suffix.lower() in (COMPACT, SPLATS))
 
 
 def read(path: Path) -> Stored:
@@ -48,6 +54,14 @@ def _splats(path: Path) -> Stored:
     gaussians = read_ply(path)
     if len(gaussians) == 0:
         raise DataError(f"{path}: holds no Gaussians")
+    return of_gaussians(gaussians, np.eye(4))
+
+
+def of_gaussians(
+    gaussians: Gaussians, source_from_world: NDArray[np.float64], background: tuple[float, float, float] = (0, 0, 0)
+) -> Stored:
+    """Gaussians as a model of the default method."""
     tensors = {name: getattr(gaussians, name) for name in PARAMETERS}
     described = {"antialiased": gaussians.antialiased, "sh_degree": math.isqrt(gaussians.sh.shape[1]) - 1}
-    return Stored(job.DEFAULT_METHOD, described, {**tensors, "background": torch.zeros(3)}, np.eye(4))
+    tensors["background"] = torch.tensor(background, dtype=torch.float32)
+    return Stored(job.DEFAULT_METHOD, described, tensors, source_from_world, background)

@@ -118,6 +118,8 @@ class Render:
     """N frames around the scene."""
     path: Annotated[Path | None, _option("FILE")] = None
     """Camera keyframes (JSON; the format is in the documentation)."""
+    frame: Literal["source", "local", "placed"] = "source"
+    """Coordinates of a path that does not say its own; with placed, an orbit goes around the placement's up."""
     out: Annotated[Path | None, _option("FILE|DIR", "(default: in renders)", "-o")] = None
     """By ending: .png, .jpg, .webp, .mp4, or a folder."""
     backend: Literal["auto", "native", "gsplat"] = "auto"
@@ -142,10 +144,30 @@ class Export:
     """Where its photographs lie."""
     out: Annotated[Path | None, _option("FILE", "(required)", "-o")] = None
     """File to write."""
-    frame: Literal["source", "local"] = "source"
-    """The capture's own coordinates, or those of the training."""
+    frame: Literal["source", "local", "placed"] = "source"
+    """The capture's own coordinates, those of the training, or those of the run's placement.json (metres, z up)."""
     check: bool = True
     """Read the file back and measure what it loses on the held-out views."""
+    checkpoint: Which = "last"
+    """Which checkpoint."""
+    json: Flag = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Apply a script of edits to a scene's Gaussians and write the result."""
+
+    run: RunFolder
+    """Folder of the run, or a file with a model."""
+    script: Annotated[Path | None, _option("FILE", "(required)")] = None
+    """Operations (JSON), as the viewer saves them."""
+    out: Annotated[Path | None, _option("FILE", "(required)", "-o")] = None
+    """File to write: .ply, or .safetensors."""
+    scene: Capture = None
+    """Where its photographs lie; clean-up looks through their cameras."""
+    frame: Literal["source", "local", "placed"] = "source"
+    """Of a .ply: the capture's own coordinates, those of the training, or those of the run's placement."""
     checkpoint: Which = "last"
     """Which checkpoint."""
     json: Flag = False
@@ -188,6 +210,7 @@ VERBS: dict[str, type] = {
     "render": Render,
     "view": View,
     "export": Export,
+    "edit": Edit,
     "methods": Methods,
     "doctor": Doctor,
     "demo": Demo,

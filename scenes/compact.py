@@ -80,7 +80,15 @@ def write_compact(path: Path | str, stored: Stored) -> None:
     }
     metadata = {"format": FORMAT, "version": VERSION, "model": json.dumps(content)}
     with replacing(Path(path)) as file:
-        file.write(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata))
+        file.write(_ordered(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)))
+
+
+def _ordered(content: bytes) -> bytes:
+    """A safetensors file with its header's entries in order of their names: the library draws another every time."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def read_compact(path: Path | str) -> Stored:
