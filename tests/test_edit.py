@@ -495,7 +495,12 @@ vector = st.lists(extreme, min_size=3, max_size=3)
 camera_entry = st.builds(
     lambda fx, cx, shift, width: {
         "world_to_camera": [[1, 0, 0, shift], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
-        **{"fx": fx, "fy": 50, "cx": cx, "cy": 40, "width": width, "height": 80},
+        "fx": fx,
+        "fy": 50,
+        "cx": cx,
+        "cy": 40,
+        "width": width,
+        "height": 80,
     },
     *(extreme, extreme, extreme, st.sampled_from([0, 1, 100, 16384, 10**9])),
 )
