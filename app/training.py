@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
 from anchorfield.app import checkpoint as checkpoints
 from anchorfield.app import files, job, machine
 from anchorfield.app.checkpoint import Checkpoint
@@ -25,9 +27,10 @@ from anchorfield.app.job import Job
 from anchorfield.app.journal import Journal, Show, plain_lines
 from anchorfield.app.run import CHECKPOINTS, CONFIG, STATUS, Run, check_belongs, open_scene
 from anchorfield.app.wish import Wish
-from anchorfield.methods import Fit, HasPlan, Method
+from anchorfield.methods import CanStart, Fit, HasPlan, Method, load, names
 from anchorfield.renderer import backends
 from anchorfield.renderer.errors import AnchorfieldError, DataError, UsageError
+from anchorfield.renderer.types import Gaussians
 from anchorfield.scenes.scene import Scene
 
 MILESTONES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)  # shares of the budget at which the held-out PSNR is measured
@@ -73,12 +76,16 @@ def train(
     save_every: float = 60.0,
     show: Show | None = None,
     steer: Steer = onward,
+    start: Gaussians | None = None,
+    frozen: Tensor | None = None,
 ) -> Run:
     """Train on a capture (a path or a loaded scene) and return the finished run.
 
     `settings` is a settings object of the method or a mapping from flags without dashes ("sh-degree") to values. What
     is None comes from the run in `out` with `resume`, else from `base`, else from the defaults. `save_every` is in
     seconds of wall time. Raises Cancelled after Ctrl-C, SIGTERM or `steer(fit)` saying "stop", with everything saved.
+    `start` are Gaussians in the training frame to begin with, of which those of the bool mask `frozen` [N] stay as they
+    are bit for bit.
     """
     scene = source if isinstance(source, Scene) else None
     previous = _previous(out, resume)
@@ -96,6 +103,7 @@ def train(
     )
     machine.single_torch_thread()
     asked = wish.resumed(previous) if previous else wish.fresh(base)
+    _check_start(asked, start, frozen, resume)
     folder = Path(out) if out is not None else default_folder(asked)
     _refuse_existing(folder, resume)
     files.output_folder(folder)
@@ -103,7 +111,7 @@ def train(
         loaded = scene or _loaded(asked, folder)
         journal = Journal(folder, show or plain_lines())
         try:
-            _Training(asked, folder, journal, save_every, steer).run(loaded, bool(previous))
+            _Training(asked, folder, journal, save_every, steer, start, frozen).run(loaded, bool(previous))
         except Exception as problem:
             if not isinstance(problem, AnchorfieldError):
                 problem.add_note(f"The full traceback is in {journal.trace(problem)}")
@@ -128,6 +136,8 @@ class _Training:
     journal: Journal
     save_every: float
     steer: Steer
+    begin_from: Gaussians | None = None
+    frozen: Tensor | None = None
     seconds: float = 0.0  # of training
     evaluation_seconds: float = 0.0
     saving_seconds: float = 0.0
@@ -142,8 +152,12 @@ class _Training:
         start = self._start(scene, resume)
         for text in scene.warnings:
             self.journal.warn(text)
-        scene = self._with_points(scene)
-        if isinstance(self.job.settings, HasPlan):
+        if self.begin_from is not None:
+            still = 0 if self.frozen is None else int(self.frozen.sum())
+            self.journal.say(f"starting from {len(self.begin_from):,} Gaussians, {still:,} of them frozen")
+        else:
+            scene = self._with_points(scene)
+        if self.begin_from is None and isinstance(self.job.settings, HasPlan):
             for line in self.job.settings.plan(scene):
                 self.journal.say(line)
         step = int(start.facts["step"]) if start else 0
@@ -191,7 +205,10 @@ class _Training:
     def _optimise(self, scene: Scene, start: Checkpoint | None) -> int:
         """Step until the budget is spent; returns the number of steps."""
         state = {**start.state, "progress": self._progress(start)} if start else None
-        generator = self.job.settings.fit(scene, state)
+        if state is None and self.begin_from is not None and isinstance(self.job.settings, CanStart):
+            generator = self.job.settings.fit_from(scene, self.begin_from, self.frozen)
+        else:
+            generator = self.job.settings.fit(scene, state)
         marks = [mark for mark in MILESTONES if state is None or mark > state["progress"]]
         saved, shown, shown_step = time.monotonic(), math.inf, 0
         with stop_requests() as stop:
@@ -392,6 +409,19 @@ def _loaded(asked: Job, folder: Path) -> Scene:
         with contextlib.suppress(OSError):  # it holds an earlier run
             folder.rmdir()
         raise
+
+
+def _check_start(asked: Job, start: Gaussians | None, frozen: Tensor | None, resume: bool) -> None:
+    """Raise UsageError where a run cannot begin from Gaussians."""
+    if start is None:
+        if frozen is not None:
+            raise UsageError("frozen: needs start, the Gaussians that it speaks of")
+        return
+    if resume:
+        raise UsageError("start: a resumed run goes on from its own checkpoint; give another -o")
+    if not isinstance(asked.settings, CanStart):
+        known = [name for name in names() if issubclass(load(name), CanStart)]
+        raise UsageError(f"method '{asked.method}' cannot start from Gaussians. Those that can: {', '.join(known)}")
 
 
 def _previous(out: Path | str | None, resume: bool) -> Job | None:

@@ -120,3 +120,15 @@ class HasPlan(Protocol):
     def plan(self, scene: Scene) -> list[str]:
         """Lines to show before training."""
         ...
+
+
+@runtime_checkable
+class CanStart(Protocol):
+    """A method that can go on from Gaussians of any origin, e.g. after they were edited."""
+
+    def fit_from(self, scene: Scene, start: Gaussians, frozen: Tensor | None = None) -> Iterator[Fit]:
+        """`fit` from `start` instead of the capture's points; rows of `frozen` [N] keep place and value bit for bit.
+
+        A checkpoint of it is resumed by `fit`. Raises UsageError where `start` does not suit the settings.
+        """
+        ...

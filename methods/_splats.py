@@ -102,12 +102,18 @@ def keep_below(log_scales: Tensor, points: Tensor) -> None:
 
 
 @torch.no_grad()
-def limit_sizes(model: SplatModel) -> None:
+def limit_sizes(model: SplatModel, frozen: Tensor | None = None) -> None:
     """Keep Gaussians smaller than a share of their distance from the scene's centre, at least of the cameras' ball.
 
-    A larger one is no surface: it is sorted by its centre and hides what lies before its far side.
+    A larger one is no surface: it is sorted by its centre and hides what lies before its far side. Rows of `frozen` [N]
+    stay as they are.
     """
-    keep_below(model.log_scales.data, model.means)
+    if frozen is None:
+        keep_below(model.log_scales.data, model.means)
+        return
+    limited = model.log_scales.detach().clone()
+    keep_below(limited, model.means)
+    model.log_scales.data[~frozen] = limited[~frozen]
 
 
 def set_rows(fit: Fit, build: Mapping[str, Tensor], moments: Tensor) -> None:

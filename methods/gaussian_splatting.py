@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,14 +28,16 @@ from anchorfield.methods._splats import (
 from anchorfield.methods._strategies import EVERY, Mcmc, Strategy
 from anchorfield.methods._views import haste, next_view, target
 from anchorfield.renderer.adam import Adam
+from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.losses import photometric
 from anchorfield.renderer.memory import available_bytes
 from anchorfield.renderer.splatting import splat
-from anchorfield.renderer.types import PARAMETERS
+from anchorfield.renderer.types import PARAMETERS, Gaussians
 from anchorfield.scenes.scene import Scene
 
 PER_PIXEL = 0.5  # Gaussians per pixel of a view, at most
 FIRST_SHARE = 0.5  # of the cap, from which growth starts
+FROM_START = 0.5  # progress at which the rates of a run begin that starts from Gaussians
 SH_SHARE = 0.1  # of the budget, after which one more band of harmonics joins
 
 
@@ -101,21 +104,57 @@ class GaussianSplatting:
             cap = self._cap(scene)
             model = self._initial(scene, cap, random)
             fit = Fit(model, self._optimiser(model), random, memory={"cap": cap, "extent": extent(scene)})
+        yield from self._steps(scene, fit)
+
+    def fit_from(self, scene: Scene, start: Gaussians, frozen: Tensor | None = None) -> Iterator[Fit]:
+        """Optimise `start` further, with all harmonics, on full photographs and at the rates of half the budget.
+
+        Where rows are frozen, Gaussians neither come nor go.
+        """
+        self._check_start(start, frozen)
+        cap = max(self._cap(scene), len(start))
+        memory: dict[str, Any] = {"cap": cap, "extent": extent(scene), "started": True}
+        if frozen is not None and bool(frozen.any()):
+            memory["frozen"] = frozen.clone()
+        tensors = {name: getattr(start, name).detach().clone() for name in PARAMETERS}
+        missing = (self.sh_degree + 1) ** 2 - start.sh.shape[1]
+        if missing > 0:
+            tensors["sh"] = torch.cat([tensors["sh"], torch.zeros(len(start), missing, 3)], 1)
+        model = SplatModel(Gaussians(**tensors, antialiased=self.antialiased), torch.tensor(scene.background))
+        random = torch.Generator().manual_seed(self.seed)
+        yield from self._steps(scene, Fit(model, self._optimiser(model), random, memory=memory))
+
+    def _check_start(self, start: Gaussians, frozen: Tensor | None) -> None:
+        if len(start) == 0:
+            raise UsageError("start: expected Gaussians, got none")
+        if start.antialiased != self.antialiased:
+            raise UsageError(f"start: its Gaussians need --antialiased {start.antialiased}, got {self.antialiased}")
+        if frozen is not None and (frozen.dtype != torch.bool or frozen.shape != start.means.shape[:1]):
+            raise UsageError(f"frozen: expected {len(start):,} booleans, got {frozen.dtype} {tuple(frozen.shape)}")
+        if frozen is not None and bool(frozen.all()):
+            raise UsageError("frozen: every Gaussian is frozen, nothing is left to optimise")
+
+    def _steps(self, scene: Scene, fit: Fit) -> Iterator[Fit]:
+        """Steps for ever from a fit that is ready."""
+        model = splat_model(fit)
+        started, frozen = bool(fit.memory.get("started")), fit.memory.get("frozen")
+        coarse = 0.0 if started else self.coarse
         cap, size = int(fit.memory["cap"]), float(fit.memory["extent"])
         background = torch.tensor(scene.background)
         while True:
             self._set_rates(fit, size)
-            camera, photo, mask = target(scene, next_view(fit, scene), fit.progress, self.coarse)
+            camera, photo, mask = target(scene, next_view(fit, scene), fit.progress, coarse)
             probe = self._probe(model)
-            degree = min(self.sh_degree, int(fit.progress / SH_SHARE))
+            degree = model.raw().sh_degree if started else min(self.sh_degree, int(fit.progress / SH_SHARE))
             splats = splat(model.raw(), camera, background, sh_degree=degree, depth=False, absgrad_probe=probe)
             if self.strategy.watch == "gradient":
                 splats.means2d.retain_grad()
-            fit.optimiser.rows = splats.visible if self.sparse else None
+            fit.optimiser.rows = _rows(splats.visible if self.sparse else None, frozen)
             fit.descend(**photometric(splats.rgb, photo, mask, self.ssim_weight), **self.strategy.losses(fit, splats))
-            self.strategy.update(fit, splats, probe, cap)
+            if frozen is None:
+                self.strategy.update(fit, splats, probe, cap)
             if fit.step % EVERY == 0:
-                limit_sizes(model)
+                limit_sizes(model, frozen)
             yield fit
 
     def restore(self, state: State) -> SplatModel:
@@ -144,7 +183,8 @@ class GaussianSplatting:
     def _set_rates(self, fit: Fit, size: float) -> None:
         """Learning rates at the fit's progress, raised where the budget holds few steps; the noise keeps its own."""
         hurry = haste(fit.step, fit.progress)
-        means = self.rates.means * size * 0.01**fit.progress
+        progress = FROM_START + (1 - FROM_START) * fit.progress if fit.memory.get("started") else fit.progress
+        means = self.rates.means * size * 0.01**progress
         sh = torch.full((splat_model(fit).sh[0].numel(),), self.rates.colours / 20)
         sh[:3] = self.rates.colours
         fit.memory["noise_rate"] = means
@@ -160,6 +200,13 @@ class GaussianSplatting:
         if self.strategy.watch != "absolute gradient":
             return None
         return torch.zeros(len(model.means), 2, requires_grad=True)
+
+
+def _rows(visible: Tensor | None, frozen: Tensor | None) -> Tensor | None:
+    """Which rows [N] a step may change; None for all."""
+    if frozen is None:
+        return visible
+    return ~frozen if visible is None else visible & ~frozen
 
 
 METHOD = GaussianSplatting

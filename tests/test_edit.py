@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -485,3 +486,67 @@ def test_threads_edit_and_look_at_the_same_time() -> None:
         thread.join()
     assert not problems
     assert same(editor.gaussians, cloud())
+
+
+extreme = st.sampled_from(
+    [0.0, -0.0, 1e-300, 1e-9, 1e9, -1e9, 1e12, 0.5, 1.0, 50.0, -3.0, float("nan"), 10**30, True, "1"]
+)
+vector = st.lists(extreme, min_size=3, max_size=3)
+camera_entry = st.builds(
+    lambda fx, cx, shift, width: {
+        "world_to_camera": [[1, 0, 0, shift], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+        "fx": fx,
+        "fy": 50,
+        "cx": cx,
+        "cy": 40,
+        "width": width,
+        "height": 80,
+    },
+    *(extreme, extreme, extreme, st.sampled_from([0, 1, 100, 16384, 10**9])),
+)
+points = st.lists(st.lists(extreme, min_size=2, max_size=2), max_size=5)
+entry = st.one_of(
+    st.builds(
+        lambda c, p, r, f: {"operation": "select_brush", "camera": c, "points": p, "radius": r, "front_only": f},
+        *(camera_entry, points, extreme, st.booleans()),
+    ),
+    st.builds(
+        lambda c, p: {"operation": "select_lasso", "camera": c, "points": p, "front_only": True}, camera_entry, points
+    ),
+    st.builds(lambda c, r: {"operation": "select_sphere", "centre": c, "radius": r}, vector, extreme),
+    st.builds(lambda c, h: {"operation": "select_box", "centre": c, "half_extents": h}, vector, vector),
+    st.builds(lambda p, n: {"operation": "select_plane", "point": p, "normal": n}, vector, vector),
+    st.builds(lambda d: {"operation": "grow", "distance": d}, extreme),
+    st.builds(lambda d: {"operation": "shrink", "distance": d}, extreme),
+    st.builds(lambda b, c, o: {"operation": "adjust", "brightness": b, "contrast": c, "opacity": o}, *[extreme] * 3),
+    st.builds(
+        lambda s, t: {"operation": "transform", "matrix": [[s, 0, 0, t], [0, s, 0, 0], [0, 0, s, 0], [0, 0, 0, 1]]},
+        *[extreme] * 2,
+    ),
+    st.builds(
+        lambda k, s: {"operation": "clean_up", "kind": k, "strength": s},
+        *(st.sampled_from(["floaters", "dust", "needles", "outside"]), extreme),
+    ),
+    st.sampled_from([{"operation": name} for name in ("invert", "delete", "duplicate", "hide", "unhide", "crop")]),
+)
+
+
+@given(st.lists(entry, max_size=6))
+@settings(max_examples=120)
+def test_no_script_brings_the_editor_down(script: list[dict[str, Any]]) -> None:
+    editor = Editor(cloud(60), [camera(0.1 * number) for number in range(4)])
+    states = [snapshot(editor)]
+    for value in script:
+        version = editor.version
+        with contextlib.suppress(AnchorfieldError):
+            editor.do(operation_from_json(value))
+            version += 1
+        assert editor.version == version
+        assert len(editor.history()) == version
+        if version == len(states):
+            states.append(snapshot(editor))
+        assert all(torch.equal(a, b) for a, b in zip(snapshot(editor), states[-1], strict=True))
+    assert all(bool(getattr(editor.gaussians, name).isfinite().all()) for name in PARAMETERS)
+    while editor.undo():
+        pass
+    assert same(editor.gaussians, cloud(60))

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -25,6 +27,8 @@ CAMERAS = 48  # looked through, at most
 PIXELS = 400  # of a picture's longer side
 NEIGHBOURS = 6
 FREE_MARGIN = 0.08  # of the depth, by which something before it stands in free space
+WINDOW, EVERY = 9, 4  # of the median over a depth map, and its pixels: 9 of every 4th
+LARGE = 0.05  # standard deviation from which something before a surface may be its haze
 ENOUGH_VIEWS = 3  # that must see something to say that it stands in free space
 
 
@@ -48,20 +52,33 @@ def _falling(values: Tensor, first: float, last: float) -> Tensor:
 
 
 def _in_free_space(gaussians: Gaussians, shown: Tensor, cameras: Sequence[Camera]) -> Tensor:
-    """By the share of the views that show something behind a Gaussian: surfaces stop views, floaters do not."""
+    """By the share of the views that show surfaces behind a Gaussian and around it, farther away by a margin.
+
+    Depth is the median over a window: a floater fills less than half of it. Large ones need a high strength, for they
+    often shade what is behind them.
+    """
     seen, passed = np.zeros(len(gaussians)), np.zeros(len(gaussians))
-    reach = gaussians.log_scales.double().sort(1).values[:, 1].exp().numpy()
+    sizes = gaussians.log_scales.double().sort(1).values.exp()
+    reach = sizes[:, 1].numpy()
     for camera in cameras:
-        depth = depths(gaussians, shown, camera)
+        depth = _smooth(depths(gaussians, shown, camera))
         x, y, z = pixels(gaussians.means, camera)
         inside = np.flatnonzero((x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height) & (z > NEAR))
-        behind = depth[y[inside].astype(np.int64), x[inside].astype(np.int64)]
+        behind = depth[y[inside].astype(np.int64) // EVERY, x[inside].astype(np.int64) // EVERY]
         known = np.isfinite(behind)
         inside, behind = inside[known], behind[known]
         seen[inside] += 1
         passed[inside] += z[inside] + reach[inside] < (1 - FREE_MARGIN) * behind
     share = np.where(seen >= ENOUGH_VIEWS, passed / np.maximum(seen, 1), 0)
-    return _falling(torch.from_numpy(share), 1.0, 0.35)
+    strength = _falling(torch.from_numpy(share), 1.0, 0.5)
+    return torch.where(sizes[:, 2] < LARGE, strength, 0.75 + 0.25 * strength)
+
+
+def _smooth(depth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A depth map [H, W] at every 4th pixel, each the median of those around it; infinite where most are."""
+    far = 1e30
+    middle = median_filter(np.where(np.isfinite(depth), depth, far)[::EVERY, ::EVERY], WINDOW, mode="nearest")
+    return np.where(middle < far, middle, np.inf)
 
 
 def _alone(gaussians: Gaussians, shown: Tensor) -> Tensor:

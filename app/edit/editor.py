@@ -172,8 +172,7 @@ class Editor:
 
     def preview(self, operation: Operation) -> tuple[Tensor, str]:
         """What a selection would hold, or a deletion, crop or clean-up would take, bool [N], and a sentence."""
-        operation = operation_from_json(operation.to_json())
-        state = self._state
+        operation, state = _checked(operation), self._state
         if isinstance(operation, ops.CleanUp | ops.Crop | ops.Delete):
             mask = self._goes(operation, state)
             return mask, f"{_count(mask)} would go"
@@ -218,7 +217,7 @@ class Editor:
 
     def _planned(self, operation: Operation, state: State) -> tuple[list[Change], str, Operation]:
         """The changes that make up an operation, its sentence, and the operation as it is written down."""
-        operation = operation_from_json(operation.to_json())  # what is done is what a script would do
+        operation = _checked(operation)
         if isinstance(operation, ops.Merge):
             return self._merged(operation, state)
         if type(operation) in _PLANS:
@@ -324,6 +323,13 @@ def operations_of(script: Any) -> list[Operation]:
         except UsageError as problem:
             raise UsageError(f"operation {index + 1} of {len(listed)}: {problem}") from problem
     return found
+
+
+def _checked(operation: Operation) -> Operation:
+    """The operation as a script would hold it, so that what is done is what replaying does."""
+    if not isinstance(operation, Operation):
+        raise UsageError(f"expected an operation, got a {type(operation).__name__}")
+    return operation_from_json(operation.to_json())
 
 
 def _misfits(script: Mapping[str, Any], editor: Editor) -> list[str]:

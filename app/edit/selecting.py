@@ -67,9 +67,14 @@ def lasso(means: Tensor, camera: Camera, points: Points) -> Tensor:
 
 
 def brush(means: Tensor, camera: Camera, points: Points, radius: float) -> Tensor:
-    """Centres that show within `radius` pixels of a line through points; sorted by row as in `lasso`."""
+    """Centres that show within `radius` pixels of a line through points.
+
+    Sorted as in `lasso`, by what the line's longer extent is along.
+    """
     x, y, z = pixels(means, camera)
     line = np.array(points)
+    if np.ptp(line[:, 0]) > np.ptp(line[:, 1]):
+        x, y, line = y, x, line[:, ::-1]
     low, high = line.min(0) - radius, line.max(0) + radius
     near = np.flatnonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]) & (z > NEAR))
     near = near[np.argsort(y[near], kind="stable")]
@@ -77,10 +82,13 @@ def brush(means: Tensor, camera: Camera, points: Points, radius: float) -> Tenso
     for a, b in zip(line, line[1:] if len(line) > 1 else line, strict=False):
         begin = np.searchsorted(rows, min(a[1], b[1]) - radius, side="left")
         end = np.searchsorted(rows, max(a[1], b[1]) + radius, side="right")
-        along, px, py = b - a, columns[begin:end] - a[0], rows[begin:end] - a[1]
+        px = columns[begin:end] - a[0]
+        along = b - a
+        close = np.flatnonzero((px >= min(along[0], 0) - radius) & (px <= max(along[0], 0) + radius))
+        px, py = px[close], rows[begin:end][close] - a[1]
         squared = float(along @ along)
         t = np.clip((px * along[0] + py * along[1]) / squared, 0, 1) if squared else np.zeros_like(px)
-        touched[begin:end] |= (px - t * along[0]) ** 2 + (py - t * along[1]) ** 2 <= radius**2
+        touched[begin + close[(px - t * along[0]) ** 2 + (py - t * along[1]) ** 2 <= radius**2]] = True
     taken = np.zeros(len(x), np.bool_)
     taken[near[touched]] = True
     return torch.from_numpy(taken)
@@ -170,11 +178,11 @@ def attribute(gaussians: Gaussians, name: Attribute) -> Tensor:
         ordered = gaussians.log_scales.double().sort(1).values
         return (ordered[:, 2] - ordered[:, 1]).exp()
     if name == "distance":
-        return gaussians.means.double().norm(dim=1)
+        lengths: Tensor = gaussians.means.double().norm(dim=1)
+        return lengths
     if name in ("x", "y", "z"):
         return gaussians.means[:, "xyz".index(name)].double()
-    channel: Tensor = colours(gaussians)[:, ("red", "green", "blue").index(name)]
-    return channel
+    return colours(gaussians)[:, ("red", "green", "blue").index(name)]
 
 
 def nearby(means: Tensor, those: Tensor, others: Tensor, distance: float) -> Tensor:
