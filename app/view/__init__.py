@@ -1,0 +1,1 @@
+"""The viewer: look at, train, compare, edit and mesh a scene in the browser."""
