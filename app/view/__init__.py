@@ -1,1 +1,1 @@
-"""The viewer: look at, train, compare, edit and mesh a scene in the browser."""
+"""The viewer: a page in the browser to train, look, compare, edit and mesh; built on viser."""
