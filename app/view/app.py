@@ -31,6 +31,8 @@ COLOURS = {"info": (63, 140, 255), "warning": (240, 160, 40), "error": (230, 70,
 TITLES = {"info": "Done", "warning": "Note", "error": "That did not work"}
 SECONDS = {"info": 4.0, "warning": 8.0, "error": 15.0}  # that a notification stays
 FLIGHT_SECONDS, FLIGHT_FRAMES = 0.45, 12
+FIRST_FOV = 0.9  # radians
+PANEL_WIDTH = 380  # CSS pixels
 
 
 class Viewer:
@@ -51,6 +53,10 @@ class Viewer:
         self._tasks: queue.SimpleQueue[tuple[str, Callable[[], str | None], int | None] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self.broker = Broker(self._draw, self._deliver)
+        self.gui.configure_theme(dark_mode=True, control_width="large", show_logo=False, show_share_button=False)
+        self.gui.set_panel_label("anchorfield")
+        self.gui.main_panel.dock_right()
+        self.gui.main_panel.set_width(PANEL_WIDTH)
         header.build(self)
         self.tabs = self.gui.add_tab_group()
         panels.build_all(self)
@@ -171,6 +177,8 @@ class Viewer:
                 handle.camera.position = begin + smooth * (position - begin)
                 handle.camera.fov += (fov - handle.camera.fov) * smooth
             time.sleep(FLIGHT_SECONDS / FLIGHT_FRAMES)
+        forward = viser.transforms.SO3(wxyz).as_matrix()[:, 2]
+        handle.camera.look_at = position + frame.VIEW_SCALE * frame.orbit_distance(camera, self.focus) * forward
 
     def close(self) -> None:
         """Stop everything, training with its state saved first."""
@@ -228,7 +236,19 @@ class Viewer:
         self.broker.refresh()
 
     def _show_document(self) -> None:
-        self.server.scene.set_up_direction(np.asarray(self.document.placement.up))
+        """Up, first camera and picture of what is open."""
+        up = np.asarray(self.document.placement.up, dtype=np.float64)
+        self.server.scene.set_up_direction(up)
+        scene = self.document.scene
+        cameras = [view.camera for view in scene.views] if scene else []
+        self.focus = frame.focus(cameras) if cameras else np.zeros(3)
+        position, target = (frame.to_viser(point)[0] for point in frame.first_look(cameras, up))
+        initial = self.server.initial_camera
+        initial.position, initial.look_at, initial.fov = position, target, FIRST_FOV
+        for handle in self.server.get_clients().values():
+            with handle.atomic():
+                handle.camera.up_direction = up
+                handle.camera.position, handle.camera.look_at = position, target
         self.refresh()
 
 

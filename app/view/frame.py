@@ -8,6 +8,7 @@ scenes than the unit ball. Axes are the same (OpenCV); which way is up is told t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -80,3 +81,46 @@ def place(camera: Camera) -> tuple[Vector, Vector]:
 def vertical_fov(camera: Camera) -> float:
     """The vertical field of view of a camera in radians."""
     return 2 * math.atan(camera.height / 2 / camera.fy)
+
+
+def mean_up(cameras: Sequence[Camera]) -> Vector:
+    """The direction that is up on most photographs, [3]; the negative y axis where there are none."""
+    ups = [-camera.world_to_camera[1, :3].double().numpy() for camera in cameras]
+    mean = np.mean(ups, axis=0) if ups else np.zeros(3)
+    length = float(np.linalg.norm(mean))
+    return mean / length if length > 1e-3 else np.array([0.0, -1.0, 0.0])
+
+
+def focus(cameras: Sequence[Camera]) -> Vector:
+    """The point that the cameras look at: the one nearest to all their axes, [3]."""
+    left, right = 1e-6 * np.eye(3), np.zeros(3)
+    for camera in cameras:
+        pose = camera.camera_to_world.double().numpy()
+        across = np.eye(3) - np.outer(pose[:3, 2], pose[:3, 2])
+        left += across
+        right += across @ pose[:3, 3]
+    return np.linalg.solve(left, right)
+
+
+def first_look(cameras: Sequence[Camera], up: Vector) -> tuple[Vector, Vector]:
+    """Where a new client stands and what it looks at, both [3] in the training frame: a photograph's own place.
+
+    It is the one with the most usual height, turned towards what the photographs look at where that lies before it.
+    """
+    if not cameras:
+        return np.array([0.0, 0.0, -2.0]), np.zeros(3)
+    heights = np.array([float(camera.centre.double().numpy() @ up) for camera in cameras])
+    chosen = cameras[int(np.abs(heights - np.median(heights)).argmin())]
+    pose = chosen.camera_to_world.double().numpy()
+    position, forward = pose[:3, 3], pose[:3, 2]
+    target = focus(cameras)
+    distance = float((target - position) @ forward)
+    if distance < 0.1 or float(np.linalg.norm(target - position)) > 3 * distance:  # they look outwards or aside
+        return position, position + forward
+    return position, target
+
+
+def orbit_distance(camera: Camera, target: Vector) -> float:
+    """How far before the camera a client turns around: abreast of `target`, at least a little."""
+    pose = camera.camera_to_world.double().numpy()
+    return max(0.1, float((target - pose[:3, 3]) @ pose[:3, 2]))

@@ -56,7 +56,7 @@ class _Cameras:
         self._viewer = viewer
         self._scores = dict[str, float]()
         self._frustums = dict[str, viser.CameraFrustumHandle]()
-        self._hidden = dict[int, tuple[Any, NDArray[np.float64]]]()  # by client: what hides a frustum, where it stands
+        self._hidden = dict[int, tuple[str | None, Any]]()  # by client: the frustum it does not see, what hides it
         self._generation = 0
         gui = viewer.gui
         self._root = viewer.server.scene.add_frame(ROOT, show_axes=False, visible=False)
@@ -121,14 +121,15 @@ class _Cameras:
         threading.Thread(target=self._thumbnails, args=(scene, self._generation), daemon=True).start()
 
     def follow(self) -> None:
-        """Show a frustum again once the client that flew into it has left."""
+        """A client that stands in a camera does not see its frustum, which would cover the picture."""
+        places = {name: handle.position for name, handle in self._frustums.items()} if self._visible.value else {}
+        names, positions = list(places), np.array(list(places.values())).reshape(-1, 3)
         clients = self._viewer.server.get_clients()
-        for id, (handle, position) in list(self._hidden.items()):
-            if id not in clients:
-                del self._hidden[id]
-            elif np.linalg.norm(clients[id].camera.position - position) > SAME_PLACE * frame.VIEW_SCALE:
-                handle.remove()
-                del self._hidden[id]
+        for id, client in clients.items():
+            away = np.linalg.norm(positions - client.camera.position, axis=1)
+            near = names[int(away.argmin())] if len(away) and away.min() < SAME_PLACE * frame.VIEW_SCALE else None
+            self._hide(client, near)
+        self._hidden = {id: hidden for id, hidden in self._hidden.items() if id in clients}
 
     def fly(self, client: int, name: str) -> str | None:
         """Take a client to a photo's place and show the photo beside the render."""
@@ -142,18 +143,19 @@ class _Cameras:
             self._name.value = name
         camera = scene.views[index].camera
         self._viewer.fly(client, camera)
-        self._hide_for(client, name, camera)
+        self._hide(self._viewer.client(client), name)
         self._show_photo(scene, index)
         return None
 
-    def _hide_for(self, client: int, name: str, camera: Camera) -> None:
-        if client in self._hidden:
-            self._hidden.pop(client)[0].remove()
-        position, wxyz = frame.place(camera)
-        handle = self._viewer.client(client).scene.add_camera_frustum(
-            f"{ROOT}/{name}", 1.0, 1.0, visible=False, position=position, wxyz=wxyz
-        )
-        self._hidden[client] = (handle, position)
+    def _hide(self, client: viser.ClientHandle, name: str | None) -> None:
+        """Hide one frustum from a client, and show again what was hidden before."""
+        hidden, handle = self._hidden.get(client.client_id, (None, None))
+        if hidden == name:
+            return
+        if handle is not None:
+            handle.remove()
+        shadow = None if name is None else client.scene.add_camera_frustum(f"{ROOT}/{name}", 1.0, 1.0, visible=False)
+        self._hidden[client.client_id] = (name, shadow)
 
     def _add(self, name: str, camera: Camera) -> None:
         position, wxyz = frame.place(camera)
