@@ -1,0 +1,287 @@
+"""The viewer: one process that holds what is open, trains it, draws it and answers every browser that looks at it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import viser
+
+from anchorfield.app import machine
+from anchorfield.app.jobs import Queue
+from anchorfield.app.view import frame, panels
+from anchorfield.app.view.broker import Broker, Look, Picture, to_viser
+from anchorfield.app.view.document import Document, open_document
+from anchorfield.app.view.live import Live
+from anchorfield.app.view.panels import header
+from anchorfield.app.view.server import Serving, start
+from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.errors import AnchorfieldError, UsageError
+
+Kind = Literal["info", "warning", "error"]
+Handler = Callable[[int], str | None]  # is given the id of the client that asked; returns a sentence to show
+COLOURS = {"info": (63, 140, 255), "warning": (240, 160, 40), "error": (230, 70, 70)}
+TITLES = {"info": "Done", "warning": "Note", "error": "That did not work"}
+SECONDS = {"info": 4.0, "warning": 8.0, "error": 15.0}  # that a notification stays
+FLIGHT_SECONDS, FLIGHT_FRAMES = 0.45, 12
+FIRST_FOV = 0.9  # radians
+PANEL_WIDTH = 380  # CSS pixels
+
+
+class Viewer:
+    """What every panel builds on: the parts of the program and the ways to speak to the people before it.
+
+    Widgets of `gui` are shared by all browsers and come back on reload; a client has only its camera for itself.
+    """
+
+    def __init__(self, serving: Serving, document: Document) -> None:
+        self.serving, self.server, self.gui = serving, serving.viser, serving.viser.gui
+        self.document = document
+        self.look = Look()
+        self.jobs = Queue()
+        self.live = Live(document)
+        self.problem: str | None = None  # why the last picture could not be drawn
+        self._opened: list[Callable[[], None]] = []
+        self._ticks: list[Callable[[], None]] = []
+        self._tasks: queue.SimpleQueue[tuple[str, Callable[[], str | None], int | None] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self.broker = Broker(self._draw, self._deliver)
+        self.gui.configure_theme(dark_mode=True, control_width="large", show_logo=False, show_share_button=False)
+        self.gui.set_panel_label("anchorfield")
+        self.gui.main_panel.dock_right()
+        self.gui.main_panel.set_width(PANEL_WIDTH)
+        header.build(self)
+        self.tabs = self.gui.add_tab_group()
+        panels.build_all(self)
+        for name, loop in (("actions", self._work), ("clock", self._tick)):
+            threading.Thread(target=loop, name=f"viewer-{name}", daemon=True).start()
+        self.server.on_client_connect(self._connected)
+        self.server.on_client_disconnect(lambda client: self.broker.forget(client.client_id))
+        document.on_change(self._changed)
+        self._show_document()
+
+    # What panels use.
+
+    def tab(self, label: str, icon: viser.IconName | None = None) -> viser.GuiTabHandle:
+        """A new tab, to be filled in a `with` block."""
+        return self.tabs.add_tab(label, icon)
+
+    def button(
+        self,
+        label: str,
+        function: Handler,
+        *,
+        hint: str | None = None,
+        icon: viser.IconName | None = None,
+        colour: str | None = None,
+    ) -> viser.GuiButtonHandle:
+        """A button that runs `function(client_id)` as an action (see `act`)."""
+        handle = self.gui.add_button(label, hint=hint, icon=icon, color=colour)  # type: ignore[arg-type]
+        handle.on_click(lambda event: self.act(label, lambda: function(_id(event.client)), _id(event.client)))
+        return handle
+
+    def command(
+        self,
+        name: str,
+        hotkey: str | None,
+        function: Handler,
+        description: str | None = None,
+        icon: viser.IconName | None = None,
+    ) -> None:
+        """A line of the command palette, with a hotkey such as "E" or "shift+E"; runs `function(client_id)`."""
+        modifier, _, key = (hotkey or "").rpartition("+")
+        handle = self.gui.add_command(
+            name,
+            description=description,
+            hotkey=key or None,  # type: ignore[arg-type]
+            modifier=modifier or None,  # type: ignore[arg-type]
+            icon=icon,
+        )
+        handle.on_trigger(lambda event: self.act(name, lambda: function(_id(event.client)), _id(event.client)))
+
+    def act(self, name: str, function: Callable[[], str | None], client: int | None = None) -> None:
+        """Run an action on the one worker thread; the sentence it returns, or what went wrong, is shown.
+
+        Actions run one after another in the order in which they were asked for, whoever asked.
+        """
+        self._tasks.put((name, function, client))
+
+    def notify(self, text: str, kind: Kind = "info", client: int | None = None, title: str | None = None) -> None:
+        """Show a sentence to one client, or to all."""
+        for id, handle in self.server.get_clients().items():
+            if client is None or id == client:
+                handle.add_notification(
+                    title or TITLES[kind], text, auto_close_seconds=SECONDS[kind], color=COLOURS[kind]
+                )
+
+    def on_open(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever another document is open."""
+        self._opened.append(callback)
+
+    def every_second(self, callback: Callable[[], None]) -> None:
+        """Call `callback` about once a second."""
+        self._ticks.append(callback)
+
+    def open(self, path: Path | None, scene: Path | None = None) -> str:
+        """Open a run, a model or a capture instead of what is open; raises what `open_document` raises."""
+        document = open_document(path, scene)
+        self.live.stop()
+        self.document, self.live = document, Live(document)
+        document.on_change(self._changed)
+        self._show_document()
+        for callback in self._opened:
+            callback()
+        return f"{document.name} is open"
+
+    def refresh(self, client: int | None = None) -> None:
+        """Draw anew for one client, or for all."""
+        self.broker.refresh(client)
+
+    def set_look(self, look: Look) -> None:
+        """Show all clients another kind of picture."""
+        self.look = look
+        for handle in self.server.get_clients().values():
+            self._ask(handle)
+
+    def client(self, id: int) -> viser.ClientHandle:
+        """The browser with this number; raises UsageError where it has gone."""
+        found = self.server.get_clients().get(id)
+        if found is None:
+            raise UsageError("the browser that asked for this is no longer connected")
+        return found
+
+    def camera(self, client: int) -> Camera:
+        """What a client sees now, in the training frame."""
+        pose = self.client(client).camera
+        return frame.camera_of(pose, pose.image_width, pose.image_height)
+
+    def fly(self, client: int, camera: Camera) -> None:
+        """Move a client's camera to `camera` (of the training frame) so that all of its picture is visible."""
+        handle = self.client(client)
+        position, wxyz = frame.place(camera)
+        begin, start = np.array(handle.camera.position), viser.transforms.SO3(np.array(handle.camera.wxyz))
+        turn = (start.inverse() @ viser.transforms.SO3(wxyz)).log()
+        fov = fitting_fov(camera, handle.camera.aspect)
+        for index in range(1, FLIGHT_FRAMES + 1):
+            share = index / FLIGHT_FRAMES
+            smooth = share * share * (3 - 2 * share)
+            with handle.atomic():
+                handle.camera.wxyz = (start @ viser.transforms.SO3.exp(smooth * turn)).wxyz
+                handle.camera.position = begin + smooth * (position - begin)
+                handle.camera.fov += (fov - handle.camera.fov) * smooth
+            time.sleep(FLIGHT_SECONDS / FLIGHT_FRAMES)
+        forward = viser.transforms.SO3(wxyz).as_matrix()[:, 2]
+        handle.camera.look_at = position + frame.VIEW_SCALE * frame.orbit_distance(camera, self.focus) * forward
+
+    def close(self) -> None:
+        """Stop everything, training with its state saved first."""
+        self._closing.set()
+        self._tasks.put(None)
+        self.live.stop()
+        self.jobs.close()
+        self.broker.close()
+        self.serving.close()
+
+    # How it works.
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            name, function, client = task
+            try:
+                if text := function():
+                    self.notify(text, client=client, title=name)
+            except AnchorfieldError as problem:
+                self.notify(str(problem), "error", client, title=name)
+            except Exception as problem:  # the program lives on, and its log has the rest
+                traceback.print_exc()
+                self.notify(f"{type(problem).__name__}: {problem}", "error", client, title=name)
+
+    def _tick(self) -> None:
+        while not self._closing.wait(1.0):
+            for callback in list(self._ticks):
+                try:
+                    callback()
+                except Exception:
+                    traceback.print_exc()
+
+    def _draw(self, camera: Camera, look: Look) -> object:
+        return self.document.draw(camera)
+
+    def _deliver(self, client: int, picture: Picture) -> None:
+        handle = self.server.get_clients().get(client)
+        if handle is not None:
+            to_viser(handle, picture)
+
+    def _connected(self, handle: viser.ClientHandle) -> None:
+        handle.camera.on_update(lambda _: self._ask(handle))
+        self._ask(handle)
+
+    def _ask(self, handle: viser.ClientHandle) -> None:
+        pose = handle.camera
+        try:
+            camera = frame.camera_of(pose, pose.image_width, pose.image_height)
+        except ValueError as problem:
+            self.notify(f"This camera is ignored: {problem}", "warning", handle.client_id)
+            return
+        self.broker.camera(handle.client_id, camera, self.look)
+
+    def _changed(self) -> None:
+        self.broker.refresh()
+
+    def _show_document(self) -> None:
+        """Up, first camera and picture of what is open."""
+        up = np.asarray(self.document.placement.up, dtype=np.float64)
+        self.server.scene.set_up_direction(up)
+        scene = self.document.scene
+        cameras = [view.camera for view in scene.views] if scene else []
+        self.focus = frame.focus(cameras) if cameras else np.zeros(3)
+        position, target = (frame.to_viser(point)[0] for point in frame.first_look(cameras, up))
+        initial = self.server.initial_camera
+        initial.position, initial.look_at, initial.fov = position, target, FIRST_FOV
+        for handle in self.server.get_clients().values():
+            with handle.atomic():
+                handle.camera.up_direction = up
+                handle.camera.position, handle.camera.look_at = position, target
+        self.refresh()
+
+
+def fitting_fov(camera: Camera, aspect: float) -> float:
+    """The vertical field of view at which a window of this aspect shows all of the camera's picture."""
+    half = max(camera.height / camera.fy, camera.width / camera.fx / aspect) / 2
+    return float(2 * np.arctan(half))
+
+
+def serve(
+    paths: list[Path],
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    compare: bool = False,
+    window: bool = False,
+    scene: Path | None = None,
+) -> int:
+    """Open the viewer on runs, models or a capture and stay until Ctrl-C; returns the exit code."""
+    machine.single_torch_thread()
+    warnings.filterwarnings("ignore", module="websockets")
+    document = open_document(paths[0] if paths else None, scene)
+    with start(host, port, "anchorfield") as serving:
+        viewer = Viewer(serving, document)
+        print("\n".join(serving.lines), flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print("closing", flush=True)
+        finally:
+            viewer.close()
+    return 0
+
+
+def _id(client: viser.ClientHandle | None) -> int:
+    return -1 if client is None else client.client_id
