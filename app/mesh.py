@@ -16,7 +16,14 @@ from anchorfield.app.run import FrameOfReference, Run
 from anchorfield.methods import Model
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError, UsageError
-from anchorfield.renderer.meshing import Mesh, decimated, smoothed, with_normals, without_small_parts
+from anchorfield.renderer.meshing import (
+    Mesh,
+    decimated,
+    smoothed,
+    with_normals,
+    without_small_parts,
+    without_weak_patches,
+)
 from anchorfield.renderer.meshing_fusion import Volume, coloured, fusing, region
 from anchorfield.renderer.meshing_views import DepthView, depth_view, spread
 from anchorfield.renderer.types import Frame
@@ -38,6 +45,8 @@ class MeshSettings:
     """Leave out loose parts whose area is below this share of the largest part's."""
     share: float = 0.5
     """Mesh what at least this share of the cameras has in its picture; 0 for everything."""
+    agreeing: int = 3
+    """Mesh only what at least this many views see at the same place; fewer where there are few views."""
     views: int = 150
     """Most views that are rendered for it."""
     smooth: int = 2
@@ -49,6 +58,7 @@ class MeshSettings:
             "faces": (100, 100_000_000),
             "smallest": (0, 1),
             "share": (0, 1),
+            "agreeing": (1, 1000),
             "views": (1, 10_000),
             "smooth": (0, 100),
         }
@@ -128,7 +138,9 @@ def extracting(
     for done in fusing(volume, views):
         yield 0.45 + 0.35 * done / len(views), f"view {done} of {len(views)} fused"
     yield 0.8, "finding the surface"
-    mesh = without_small_parts(volume.surface(), settings.smallest)
+    mesh = volume.surface()
+    agreed = volume.agreeing(mesh.vertices) >= min(settings.agreeing, max(1, len(views) // 3))
+    mesh = without_small_parts(without_weak_patches(mesh, agreed), settings.smallest)
     if not len(mesh):
         raise DataError("nothing to mesh: the views show no common surface; train longer or raise --resolution")
     yield 0.85, f"simplifying {len(mesh):,} faces"

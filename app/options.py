@@ -144,6 +144,8 @@ class Mesh:
     """Leave out loose parts whose area is below this share of the largest part's."""
     share: Annotated[float, _option("SHARE", "(default: 0.5)")] = 0.5
     """Mesh what at least this share of the cameras has in its picture; 0 for everything."""
+    agreeing: Annotated[int, _option("N", "(default: 3)")] = 3
+    """Mesh only what at least this many views see at the same place; fewer where there are few views."""
     views: Annotated[int, _option("N", "(default: 150)")] = 150
     """Most views that are rendered for it."""
     smooth: Annotated[int, _option("N", "(default: 2)")] = 2

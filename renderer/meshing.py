@@ -49,6 +49,38 @@ def without_small_parts(mesh: Mesh, smallest: float) -> Mesh:
     return with_faces(mesh, mesh.faces[(areas >= smallest * areas.max())[labels]])
 
 
+def without_weak_patches(mesh: Mesh, strong: NDArray[np.bool_]) -> Mesh:
+    """The mesh without patches of faces that no corner of `strong` [V] is in, unless they fill a hole between strong ones.
+
+    A patch is taken to fill a hole where at least half of its outline continues in strong faces.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    sure = strong[mesh.faces].any(axis=1)
+    if sure.all() or not len(mesh):
+        return mesh
+    first, second = _neighbours(mesh)
+    count = len(mesh)
+    inner = ~sure[first] & ~sure[second]
+    graph = coo_matrix((np.ones(int(inner.sum()), np.int8), (first[inner], second[inner])), shape=(count, count))
+    patch = connected_components(graph, directed=False)[1]
+    edges = np.bincount(patch, minlength=count) * 3 - 2 * np.bincount(patch[first[inner]], minlength=count)
+    crossing = np.concatenate([first[~sure[first] & sure[second]], second[~sure[second] & sure[first]]])
+    held = np.bincount(patch[crossing], minlength=count)
+    return with_faces(mesh, mesh.faces[sure | (2 * held >= edges)[patch]])
+
+
+def _neighbours(mesh: Mesh) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of faces that share an edge; of an edge of many faces, those next to each other in some order."""
+    faces = mesh.faces.astype(np.int64)
+    ends = np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).reshape(-1, 2)
+    edge = ends.min(axis=1) * len(mesh.vertices) + ends.max(axis=1)
+    order = np.argsort(edge, kind="stable")
+    same = edge[order[1:]] == edge[order[:-1]]
+    return order[:-1][same] // 3, order[1:][same] // 3
+
+
 def with_faces(mesh: Mesh, faces: NDArray[np.int32]) -> Mesh:
     """The mesh of other faces over its vertices, those that no face uses left out."""
     used = np.zeros(len(mesh.vertices), bool)

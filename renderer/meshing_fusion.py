@@ -97,6 +97,7 @@ class Volume:
         self._directory[tuple(self.blocks.T)] = torch.arange(len(self.blocks))
         self._sums = torch.zeros(len(self.blocks), BLOCK**3)
         self._weights = torch.zeros(len(self.blocks), BLOCK**3)
+        self._agreeing = torch.zeros(len(self.blocks), BLOCK**3, dtype=torch.int16)  # views with a surface nearby
 
     @property
     def _block_counts(self) -> Corner:
@@ -135,6 +136,7 @@ class Volume:
             weight = torch.where(known & (ahead > -where.truncation), weight, 0.0)
             self._sums[some] += (weight * (ahead / where.truncation).clamp(-1, 1)).reshape(len(some), -1)
             self._weights[some] += weight.reshape(len(some), -1)
+            self._agreeing[some] += ((weight > 0) & (ahead < where.truncation)).reshape(len(some), -1)
 
         with ThreadPoolExecutor(cpu_threads()) as pool:
             list(pool.map(fuse, seen.split(AT_ONCE)))
@@ -149,9 +151,19 @@ class Volume:
         inside = (u > -wide) & (u < camera.width + wide) & (v > -high) & (v < camera.height + high)
         return (z > -radius) & (inside | (z < 2 * radius))
 
-    def surface(self, least: float = 0.0) -> Mesh:
-        """Where the distance is zero, of voxels whose weights over all views sum up to more than `least`."""
-        values = torch.where(self._weights > least, self._sums / self._weights.clamp_min(1e-12), torch.nan)
+    def agreeing(self, points: NDArray[np.float32]) -> NDArray[np.int16]:
+        """How many views see a surface near each world point [N]."""
+        place = ((torch.from_numpy(points) - self.where.low) / self.where.voxel).round().long()
+        limit = torch.tensor(self._block_counts) * BLOCK - 1
+        place = torch.minimum(place.clamp_min(0), limit)
+        block = self._directory[tuple((place // BLOCK).T)]
+        x, y, z = (place % BLOCK).unbind(1)
+        found = self._agreeing[block, (x * BLOCK + y) * BLOCK + z]
+        return torch.where(block >= 0, found, 0).to(torch.int16).numpy()
+
+    def surface(self) -> Mesh:
+        """Where the distance is zero, near what some view sees."""
+        values = torch.where(self._agreeing > 0, self._sums / self._weights.clamp_min(1e-12), torch.nan)
         blocks = values.reshape(-1, BLOCK, BLOCK, BLOCK).numpy()
         directory = self._directory.numpy()
         span = TILE // BLOCK

@@ -23,8 +23,8 @@ def zero_surface(
     """The surface between positive values (outside) and negative ones (inside).
 
     `sample(first, count)` gives the values [count] at grid points from `first` on, NaN where nothing is known; cells
-    with an unknown corner stay open. `tiles` are the tiles (in units of TILE cells) that may hold a surface, of a grid of
-    `cells` cells whose point (0, 0, 0) lies at `origin`.
+    with an unknown corner stay open. `tiles` are the tiles (in units of TILE cells) that may hold a surface, of a grid
+    of `cells` cells whose point (0, 0, 0) lies at `origin`.
     """
 
     def of_tile(tile: Corner) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -54,7 +54,7 @@ def _marched(values: NDArray[np.float32], first: Corner) -> tuple[NDArray[np.flo
         return nothing
     from skimage.measure import marching_cubes
 
-    vertices, faces, _, _ = marching_cubes(filled, 0.0, gradient_direction="ascent")  # type: ignore[no-untyped-call]
+    vertices, faces, _, _ = marching_cubes(filled, 0.0, gradient_direction="descent")  # type: ignore[no-untyped-call]
     whole = np.ones(tuple(size - 1 for size in values.shape), bool)
     for corner in np.ndindex(2, 2, 2):
         whole &= known[tuple(slice(c, size - 1 + c) for c, size in zip(corner, values.shape, strict=True))]
