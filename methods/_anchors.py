@@ -21,8 +21,10 @@ from anchorfield.cuda_ext.anchors import Decoded, Heads, decode_anchors
 from anchorfield.methods._baking import baked, refined
 from anchorfield.methods._method import Fit, Model, check_ranges
 from anchorfield.methods._splats import keep_below, squared_spacing
+from anchorfield.methods._views import next_view, target
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError
+from anchorfield.renderer.losses import photometric
 from anchorfield.renderer.splatting import Splats, anchors_in_view, as_gaussians, splat_decoded
 from anchorfield.renderer.types import Frame, Gaussians
 from anchorfield.scenes.scene import Scene
@@ -34,6 +36,7 @@ HIDDEN = 32  # units of a hidden layer
 COARSEST, FINER = 16, 4  # first cell of growing in voxels, and by how much each next one is smaller
 LEVELS = 3  # of growing
 SPREAD = 0.5  # standard deviation of first offsets
+EVERY = 100  # steps between two looks at the sizes
 
 
 class DecodingHeads(nn.Module):
@@ -107,6 +110,10 @@ class Structure(Protocol):
         """Learn where the anchors are; called whenever some came or went."""
         ...
 
+    def parents(self) -> Tensor | None:
+        """The two anchors [P, 2] that each decoded point lies between; None where the points are the anchors."""
+        ...
+
     def __call__(self, anchors: Tensor, features: Tensor, log_scales: Tensor) -> Described:
         """All that is decoded; the anchors themselves come first."""
         ...
@@ -152,6 +159,19 @@ class AnchorModel(Model):
         if self.structure is not None:
             return cast("Structure", self.structure)(self.anchors, self.features, self.log_scales)
         return Described(self.anchors, self.features, self.offsets, self.log_scales)
+
+    def parents(self) -> Tensor | None:
+        """The two anchors [P, 2] that each decoded point lies between; None where the points are the anchors."""
+        return None if self.structure is None else cast("Structure", self.structure).parents()
+
+    def owners(self, seen: Tensor) -> Tensor:
+        """Which anchors, bool [N], the points `seen`, bool [P], are made of."""
+        parents = self.parents()
+        if parents is None:
+            return seen
+        owners = torch.zeros(len(self.anchors), dtype=torch.bool)
+        owners[parents[seen].flatten()] = True
+        return owners
 
     def decoded(self, camera: Camera, image: int | None = None) -> tuple[Tensor, Decoded]:
         """Which points the camera may see, bool [N], and their Gaussians; `image` is a place in the training split.
@@ -366,6 +386,25 @@ class Growth:
             memory[name] = memory[name][keep.repeat_interleave(offsets) if wide else keep]
 
 
+def anchor_step(
+    fit: Fit, scene: Scene, growth: Growth, *, volume_weight: float, ssim_weight: float, coarse: float
+) -> None:
+    """One step down the loss of the next photograph, after which anchors may come or go."""
+    model = anchor_model(fit)
+    index = next_view(fit, scene)
+    camera, photo, mask = target(scene, index, fit.progress, coarse)
+    seen, decoded = model.decoded(camera, scene.train.index(index))
+    splats = splat_decoded(decoded, camera, model.background, depth=False)
+    if fit.progress < growth.stop:
+        splats.means2d.retain_grad()
+    fit.optimiser.rows = model.owners(seen)
+    volume = volume_weight * decoded.scales.prod(1).sum() / max(len(decoded.scales), 1)
+    fit.descend(**photometric(splats.rgb, photo, mask, ssim_weight), volume=volume)
+    growth.update(fit, seen, decoded, splats, int(fit.memory["cap"]))
+    if fit.step % EVERY == 0:
+        limit_sizes(model)
+
+
 STATISTICS = ("gradient_sum", "gradient_count", "opacity_sum", "seen_count")
 
 
@@ -376,10 +415,14 @@ def gather(fit: Fit, seen: Tensor, decoded: Decoded, splats: Splats) -> None:
     if "gradient_sum" not in memory:
         memory["gradient_sum"], memory["gradient_count"] = torch.zeros(count * offsets), torch.zeros(count * offsets)
         memory["opacity_sum"], memory["seen_count"] = torch.zeros(count), torch.zeros(count)
-    memory["seen_count"] += seen[:count]
-    own = decoded.origin < count * offsets  # a structure may decode more points than it has anchors
-    origin = decoded.origin[own].long()
-    memory["opacity_sum"].index_add_(0, origin // offsets, decoded.opacities[own].detach())
+    parents, opacities, origin = model.parents(), decoded.opacities.detach(), decoded.origin.long()
+    memory["seen_count"] += model.owners(seen)
+    if parents is None:
+        memory["opacity_sum"].index_add_(0, origin // offsets, opacities)
+    else:  # whoever shows nothing itself may still be needed between others
+        memory["opacity_sum"].index_add_(0, parents[origin // offsets].flatten(), opacities.repeat_interleave(2) / 2)
+    own = origin < count * offsets
+    origin = origin[own]
     if splats.means2d.grad is None:
         return
     height, width = splats.alpha.shape

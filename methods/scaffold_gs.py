@@ -20,9 +20,8 @@ from anchorfield.methods._anchors import (
     DecodingHeads,
     FeatureBank,
     Growth,
-    anchor_model,
+    anchor_step,
     fresh_rows,
-    limit_sizes,
     restored,
     seeded,
     spacing,
@@ -32,16 +31,13 @@ from anchorfield.methods._anchors import (
 from anchorfield.methods._initial import initial_points
 from anchorfield.methods._method import Fit, State, check_ranges
 from anchorfield.methods._splats import extent
-from anchorfield.methods._views import haste, next_view, target
+from anchorfield.methods._views import haste
 from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.errors import UsageError
-from anchorfield.renderer.losses import photometric
-from anchorfield.renderer.splatting import splat_decoded
 from anchorfield.scenes.scene import Scene
 
 PER_PIXEL = 0.135  # anchors per pixel of a view, at most
 FIRST_SHARE = 0.5  # of the cap, from which growth starts
-EVERY = 100  # steps between two looks at the sizes
 FINEST = 4  # cells of the grid between two neighbouring points
 SETTLED = 0.3  # what is left at the end of rates that the original method keeps constant
 
@@ -139,22 +135,16 @@ class ScaffoldGs:
             fit = Fit(found, self._optimiser(found), random).resume(resume)
         else:
             fit = self._start(scene, random)
-        model = anchor_model(fit)
-        place = {index: i for i, index in enumerate(scene.train)}
         while True:
             self._set_rates(fit)
-            index = next_view(fit, scene)
-            camera, photo, mask = target(scene, index, fit.progress, self.coarse)
-            seen, decoded = model.decoded(camera, place[index])
-            splats = splat_decoded(decoded, camera, model.background, depth=False)
-            if fit.progress < self.growth.stop:
-                splats.means2d.retain_grad()
-            fit.optimiser.rows = seen
-            volume = self.volume_weight * decoded.scales.prod(1).sum() / max(len(decoded.scales), 1)
-            fit.descend(**photometric(splats.rgb, photo, mask, self.ssim_weight), volume=volume)
-            self.growth.update(fit, seen, decoded, splats, int(fit.memory["cap"]))
-            if fit.step % EVERY == 0:
-                limit_sizes(model)
+            anchor_step(
+                fit,
+                scene,
+                self.growth,
+                volume_weight=self.volume_weight,
+                ssim_weight=self.ssim_weight,
+                coarse=self.coarse,
+            )
             yield fit
 
     def restore(self, state: State) -> AnchorModel:
