@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from anchorfield.cuda_ext.anchors import Decoded, Heads, decode_anchors
 from anchorfield.methods._baking import baked, refined
+from anchorfield.methods._levels import Octree, cell, shown
 from anchorfield.methods._method import Fit, Model, check_ranges
 from anchorfield.methods._splats import keep_below, squared_spacing
 from anchorfield.methods._views import next_view, target
@@ -35,6 +36,7 @@ MOST_VIEWS = 64  # cameras that a model keeps, to bake what it shows
 HIDDEN = 32  # units of a hidden layer
 COARSEST, FINER = 16, 4  # first cell of growing in voxels, and by how much each next one is smaller
 LEVELS = 3  # of growing
+RISE = 2**0.2  # of the threshold from one level of detail to the next (Ren et al. 2024)
 SPREAD = 0.5  # standard deviation of first offsets
 EVERY = 100  # steps between two looks at the sizes
 
@@ -125,6 +127,8 @@ class AnchorModel(Model):
     anchors: Tensor  # [N, 3]
     background: Tensor  # [3]
     views: Tensor  # [C, 22] training cameras: poses row by row, then fx, fy, cx, cy, width, height
+    levels: Tensor | None  # [N] level of detail of each anchor, whole numbers
+    detail: Tensor | None  # [2] what `shown` wants to know of the levels
     features: nn.Parameter  # [N, D]
     offsets: nn.Parameter  # [N, k, 3], unless a structure gives them
     log_scales: nn.Parameter  # [N, 6] of the offsets, then of the Gaussians
@@ -137,10 +141,14 @@ class AnchorModel(Model):
         structure: nn.Module | None = None,
         bank: FeatureBank | None = None,
         codes: Tensor | None = None,
+        fading: bool = True,
     ):
         super().__init__()
         for name in ("anchors", "background", "views"):
             self.register_buffer(name, tensors[name])
+        for name in ("levels", "detail"):
+            self.register_buffer(name, tensors.get(name))
+        self.fading = fading  # of levels of detail
         for name in ROWS:
             if name in tensors:
                 self.register_parameter(name, nn.Parameter(tensors[name].contiguous()))
@@ -179,9 +187,24 @@ class AnchorModel(Model):
         A view that was not trained on has the mean appearance.
         """
         described, heads = self._prepared(image)
-        with torch.no_grad():
-            seen = anchors_in_view(described.anchors, described.log_scales[:, :3], camera)
+        seen = self._seen(described, camera)
         return seen, self._decode(described, heads, camera, torch.nonzero(seen).squeeze(1).int())
+
+    @torch.no_grad()
+    def _seen(self, described: Described, camera: Camera) -> Tensor:
+        """Which points, bool [P], are within the camera's view and as coarse as it needs."""
+        seen = anchors_in_view(described.anchors, described.log_scales[:, :3], camera)
+        fade = self._fade(described, camera)
+        return seen if fade is None else seen & (fade > 0)
+
+    @torch.no_grad()
+    def _fade(self, described: Described, camera: Camera) -> Tensor | None:
+        """How much of each point the camera is shown, [P]; None without levels of detail."""
+        if self.levels is None or self.detail is None:
+            return None
+        parents = self.parents()
+        levels = self.levels if parents is None else self.levels[parents].amax(1)
+        return shown(described.anchors, levels, self.detail, camera, self.fading)
 
     def _prepared(self, image: int | None = None) -> tuple[Described, Heads]:
         """Points and heads; in evaluation with what features add to the hidden layer, so that frames need not."""
@@ -204,7 +227,8 @@ class AnchorModel(Model):
         anchors, features, offsets, log_scales = described
         if self.bank is not None:
             features = self.bank(features, anchors, camera.centre)
-        return decode_anchors(anchors, features, offsets, log_scales, heads, camera.centre, rows)
+        fade = self._fade(described, camera)
+        return decode_anchors(anchors, features, offsets, log_scales, heads, camera.centre, rows, fade)
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training and evaluation, which keeps what does not change."""
@@ -224,7 +248,7 @@ class AnchorModel(Model):
         described, heads = self._prepared()
 
         def in_view(view: Camera) -> Tensor:
-            return anchors_in_view(described.anchors, described.log_scales[:, :3], view)
+            return self._seen(described, view)
 
         def decode(view: Camera, rows: Tensor) -> Decoded:
             return self._decode(described, heads, view, rows)
@@ -263,6 +287,8 @@ def restored(tensors: Mapping[str, Tensor], build: Callable[[Mapping[str, Tensor
     with seeded(0):
         model = build(mine, len(mine.get("codes", ())))
     model.load_state_dict(dict(tensors))
+    if model.levels is not None:
+        model.levels.round_()  # a compact file comes near to them
     return model
 
 
@@ -280,11 +306,6 @@ def anchor_model(fit: Fit) -> AnchorModel:
     return fit.model
 
 
-def voxelised(xyz: NDArray[np.float32], size: float) -> NDArray[np.float32]:
-    """The centres [M, 3] of the cells of a grid that hold points [N, 3], in the order of their cells."""
-    return (np.unique(np.rint(xyz / size).astype(np.int64), axis=0) * size).astype(np.float32)
-
-
 def spacing(xyz: NDArray[np.float32]) -> NDArray[np.float64]:
     """Of each point the root mean square distance [N] to its three nearest neighbours."""
     return np.sqrt(np.clip(squared_spacing(xyz), 1e-10, None))
@@ -297,6 +318,16 @@ def fresh_rows(log_sizes: Tensor, features: Tensor, offsets: int, random: torch.
         "offsets": SPREAD * torch.randn(len(features), offsets, 3, generator=random),
         "log_scales": log_sizes[:, None].repeat(1, 6),
     }
+
+
+class _Round(NamedTuple):
+    """Growing in cells of one size."""
+
+    level: int
+    size: float
+    threshold: float  # of the mean gradient
+    luck: float  # share of candidates that have to wait for the next time
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -348,26 +379,44 @@ class Growth:
             :count
         ].flatten(0, 1)
         parents = torch.arange(count).repeat_interleave(offsets)
-        for level in range(LEVELS):
-            lucky = torch.rand(len(mean), generator=fit.random) > 0.5 ** (level + 1)
-            candidates = torch.nonzero((mean >= self.threshold * 2**level) & lucky).squeeze(1)
+        of_parents = None if model.levels is None else model.levels[parents]
+        for step in self._rounds(model, float(memory["voxel"])):
+            lucky = torch.rand(len(mean), generator=fit.random) > step.luck
+            wanted = (mean >= step.threshold) & lucky
+            taken = model.anchors
+            if of_parents is not None and model.levels is not None:
+                enough = mean >= self.threshold * RISE ** (of_parents + 1)  # for cells half as wide
+                wanted &= (of_parents == step.level - 1) | ((of_parents == step.level) & (~enough | step.last))
+                taken = taken[model.levels == step.level]
+            candidates = torch.nonzero(wanted).squeeze(1)
             room = cap - len(model.anchors)
-            size = float(memory["voxel"]) * COARSEST / FINER**level
             fresh, features = _new_anchors(
-                model.anchors, means[candidates], model.features[parents[candidates]], mean[candidates], size, room
+                taken, means[candidates], model.features[parents[candidates]], mean[candidates], step.size, room
             )
             if len(fresh) == 0:
-                if level == 0:
+                if step.level == 0 and model.levels is None:
                     break
                 continue
-            rows = fresh_rows(torch.full((len(fresh),), math.log(size)), features, offsets, fit.random)
-            add_anchors(fit, fresh, {name: values for name, values in rows.items() if hasattr(model, name)})
+            rows = fresh_rows(torch.full((len(fresh),), math.log(step.size)), features, offsets, fit.random)
+            rows = {name: values for name, values in rows.items() if hasattr(model, name)}
+            add_anchors(fit, fresh, rows, step.level)
         grown = len(model.anchors) * offsets
         for name in ("gradient_sum", "gradient_count"):
             memory[name][: len(ready)][ready] = 0
             memory[name] = _padded(memory[name], grown)
         for name in ("opacity_sum", "seen_count"):
             memory[name] = _padded(memory[name], len(model.anchors))
+
+    def _rounds(self, model: AnchorModel, voxel: float) -> Iterator[_Round]:
+        """Sizes of cells to grow in, from coarse to fine: three, or those of the levels of detail."""
+        if model.detail is None:
+            for level in range(LEVELS):
+                size = voxel * COARSEST / FINER**level
+                yield _Round(level, size, self.threshold * 2**level, 0.5 ** (level + 1), level == LEVELS - 1)
+            return
+        last = int(model.detail[1])
+        for level in range(last + 1):
+            yield _Round(level, cell(voxel, level, last), self.threshold * RISE**level, 0.5, level == last)
 
     def _prune(self, fit: Fit) -> None:
         """Remove anchors that were seen often and show nothing."""
@@ -387,12 +436,20 @@ class Growth:
 
 
 def anchor_step(
-    fit: Fit, scene: Scene, growth: Growth, *, volume_weight: float, ssim_weight: float, coarse: float
+    fit: Fit,
+    scene: Scene,
+    growth: Growth,
+    detail: Octree | None,
+    *,
+    volume_weight: float,
+    ssim_weight: float,
+    coarse: float,
 ) -> None:
     """One step down the loss of the next photograph, after which anchors may come or go."""
     model = anchor_model(fit)
     index = next_view(fit, scene)
-    camera, photo, mask = target(scene, index, fit.progress, coarse)
+    zoom = detail.zoom(fit, scene.views[index].camera) if detail else 1
+    camera, photo, mask = target(scene, index, fit.progress, coarse, zoom)
     seen, decoded = model.decoded(camera, scene.train.index(index))
     splats = splat_decoded(decoded, camera, model.background, depth=False)
     if fit.progress < growth.stop:
@@ -461,10 +518,12 @@ def cell_keys(points: Tensor, size: float) -> Tensor:
     return (cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2]
 
 
-def add_anchors(fit: Fit, anchors: Tensor, rows: Mapping[str, Tensor]) -> None:
-    """Append anchors with moments of zero."""
+def add_anchors(fit: Fit, anchors: Tensor, rows: Mapping[str, Tensor], level: int) -> None:
+    """Append anchors with moments of zero, where there are levels of detail on this one."""
     model = anchor_model(fit)
     model.anchors = torch.cat([model.anchors, anchors])
+    if model.levels is not None:
+        model.levels = torch.cat([model.levels, model.levels.new_full((len(anchors),), float(level))])
     _set_rows(fit, lambda name, old: torch.cat([old, rows[name]]), lambda old, values: _padded(old, len(values)))
 
 
@@ -472,6 +531,8 @@ def keep_anchors(fit: Fit, keep: Tensor) -> None:
     """Drop the other anchors with everything that belongs to them."""
     model = anchor_model(fit)
     model.anchors = model.anchors[keep]
+    if model.levels is not None:
+        model.levels = model.levels[keep]
     _set_rows(fit, lambda name, old: old[keep], lambda old, values: old[keep])
 
 

@@ -28,9 +28,9 @@ from anchorfield.methods._anchors import (
     seeded,
     spacing,
     views_of,
-    voxelised,
 )
 from anchorfield.methods._initial import initial_points
+from anchorfield.methods._levels import voxelised
 from anchorfield.methods._method import Fit, State, check_ranges
 from anchorfield.methods._views import haste
 from anchorfield.renderer.adam import Adam
@@ -143,7 +143,7 @@ class Rates:
     """Of the points' features; falls to 0.3 of it, as that of scales."""
     log_scales: float = 7e-3
     """Of the logarithms of the points' scales."""
-    structure: float = 5e-3
+    structure: float = 0.015
     """Of hash grid, encoding and displacement; falls to a fifth."""
     opacity: float = 2e-3
     """Of the opacity head; falls to a hundredth, as that of the covariance head."""
@@ -230,6 +230,7 @@ class Sags:
                 fit,
                 scene,
                 self.growth,
+                None,
                 volume_weight=self.volume_weight,
                 ssim_weight=self.ssim_weight,
                 coarse=self.coarse,

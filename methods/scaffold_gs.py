@@ -26,9 +26,9 @@ from anchorfield.methods._anchors import (
     seeded,
     spacing,
     views_of,
-    voxelised,
 )
 from anchorfield.methods._initial import initial_points
+from anchorfield.methods._levels import Octree, voxelised
 from anchorfield.methods._method import Fit, State, check_ranges
 from anchorfield.methods._splats import extent
 from anchorfield.methods._views import haste
@@ -101,6 +101,8 @@ class ScaffoldGs:
     """Mix features at three resolutions by direction and distance."""
     appearance: int = 0
     """Numbers that describe the appearance of each photograph; 0 for none."""
+    detail: Octree | None = None
+    """Levels of detail: from far away, decode fewer anchors."""
     growth: Growth = field(default_factory=Growth)
     """How anchors come and go."""
     rates: Rates = field(default_factory=Rates)
@@ -141,6 +143,7 @@ class ScaffoldGs:
                 fit,
                 scene,
                 self.growth,
+                self.detail,
                 volume_weight=self.volume_weight,
                 ssim_weight=self.ssim_weight,
                 coarse=self.coarse,
@@ -154,14 +157,20 @@ class ScaffoldGs:
     def _start(self, scene: Scene, random: torch.Generator) -> Fit:
         """Anchors where the points are."""
         cap = self._cap(scene)
-        points = initial_points(scene, min(cap, int(FIRST_SHARE * cap) + 1000), random).xyz
+        count = min(cap, int(FIRST_SHARE * cap) + 1000)
+        points = initial_points(scene, count if self.detail is None else count // 2, random).xyz
         voxel = self.voxel or float(np.median(spacing(points))) / FINEST
-        centres = voxelised(points, voxel)
-        sizes = torch.from_numpy(np.log(spacing(centres))).float()
+        levels: dict[str, Tensor] = {}
+        cells = [voxelised(points, voxel)]
+        if self.detail is not None:
+            cells, levels = self.detail.sown(scene, points, voxel)
+        centres = np.concatenate(cells)
+        sizes = torch.from_numpy(np.log(np.concatenate([spacing(level) for level in cells]))).float()
         tensors = {
             "anchors": torch.from_numpy(centres),
             "background": torch.tensor(scene.background),
             "views": views_of(scene),
+            **levels,
             **fresh_rows(sizes, torch.zeros(len(centres), self.features), self.offsets, random),
         }
         with seeded(self.seed):
@@ -180,6 +189,7 @@ class ScaffoldGs:
             DecodingHeads(self.features, self.offsets, layers=1, distance=self.distance, appearance=self.appearance),
             bank=FeatureBank() if self.bank else None,
             codes=torch.randn(images, self.appearance) if self.appearance else None,
+            fading=self.detail is None or self.detail.fading,
         )
 
     def _optimiser(self, model: AnchorModel) -> Adam:
