@@ -103,6 +103,7 @@ class Described(NamedTuple):
     features: Tensor  # [N, D]
     offsets: Tensor  # [N, k, 3]
     log_scales: Tensor  # [N, 6]
+    shared: Tensor | None = None  # [S] further features, of all points
 
 
 class Structure(Protocol):
@@ -215,16 +216,18 @@ class AnchorModel(Model):
         if self.codes is not None:
             code = self.codes.mean(0) if image is None else self.codes[image]
         heads = self.heads(code)
+        if described.shared is not None:
+            heads = _knowing(heads, described.features.shape[1], described.shared)
         if self.training or self.bank is not None:
             return described, heads
         width = described.features.shape[1]
         known = described.features @ heads.hidden[:, :width].T + heads.hidden_bias
         heads = heads._replace(hidden=heads.hidden[:, width:].contiguous(), hidden_bias=known)
-        self._still = described._replace(features=described.features[:, :0]), heads
+        self._still = described._replace(features=described.features[:, :0], shared=None), heads
         return self._still
 
     def _decode(self, described: Described, heads: Heads, camera: Camera, rows: Tensor) -> Decoded:
-        anchors, features, offsets, log_scales = described
+        anchors, features, offsets, log_scales, _ = described
         if self.bank is not None:
             features = self.bank(features, anchors, camera.centre)
         fade = self._fade(described, camera)
@@ -257,6 +260,12 @@ class AnchorModel(Model):
         count, offsets = described.offsets.shape[:2]
         start = baked(count, offsets, cameras, in_view, decode)
         return refined(start, cameras, lambda view: self.render(view).rgb, self.background)
+
+
+def _knowing(heads: Heads, width: int, shared: Tensor) -> Heads:
+    """Heads that need not be given the features [S] that follow the first `width` and are the same everywhere."""
+    own, known, view = heads.hidden.split([width, len(shared), heads.hidden.shape[1] - width - len(shared)], 1)
+    return heads._replace(hidden=torch.cat([own, view], 1), hidden_bias=heads.hidden_bias + known @ shared)
 
 
 def views_of(scene: Scene) -> Tensor:

@@ -118,9 +118,11 @@ class Surroundings(nn.Module):
             halved = _middle(log_scales, self._ends) - log_scales.new_tensor([0.0] * 3 + [math.log(2)] * 3)
             log_scales = torch.cat([log_scales, halved])
         place = hash_grid(_contracted(anchors), self.table, self.layout)
-        everywhere = features.amax(0).expand(len(near), -1)
-        encoding = self.gain * torch.cat([place, near, everywhere], 1) + self.shift
-        return Described(anchors, encoding, (encoding @ self.displacement.T)[:, None], log_scales)
+        width = place.shape[1] + near.shape[1]
+        encoding = torch.addcmul(self.shift[:width], self.gain[:width], torch.cat([place, near], 1))
+        shared = self.gain[width:] * features.max(0).values + self.shift[width:]
+        offsets = torch.addmm(self.displacement[:, width:] @ shared, encoding, self.displacement[:, :width].T)
+        return Described(anchors, encoding, offsets[:, None], log_scales, shared)
 
 
 def _middle(rows: Tensor, ends: Tensor) -> Tensor:
@@ -180,7 +182,7 @@ class Sags:
     voxel: float = 0.0
     """Side of the grid's cells in units of the cameras' ball; 0 chooses from the points."""
     features: int = 32
-    """Numbers that describe a point, 1 to 48."""
+    """Numbers that describe a point, 1 to 96."""
     neighbours: int = 10
     """Points that a point hears of, itself among them."""
     flat: int = 9
@@ -204,7 +206,7 @@ class Sags:
 
     def __post_init__(self) -> None:
         positive = (0, math.inf)
-        check_ranges(self, cap=positive, voxel=positive, features=(1, 48), neighbours=(1, 64), flat=(0, 64))
+        check_ranges(self, cap=positive, voxel=positive, features=(1, 96), neighbours=(1, 64), flat=(0, 64))
         check_ranges(self, curved=(0, 64), volume_weight=positive, ssim_weight=(0, 1), coarse=(0, 1), seed=(0, 2**63))
         if self.table:
             check_ranges(self, table=(TABLES[0], TABLES[-1]))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from anchorfield.cuda_ext.anchors import decode_anchors
 from anchorfield.methods import Fit
 from anchorfield.methods._anchors import AnchorModel, Growth, anchor_model
 from anchorfield.methods.sags import TABLES, Sags, _contracted, between, curvatures
@@ -178,3 +179,23 @@ def test_a_table_of_no_known_size_is_refused(sample_scene: Scene) -> None:
         Sags().restore({**state, "model": {**state["model"], "structure.table": torch.zeros(77, 2)}})
     with pytest.raises(UsageError, match=f"{TABLES[0]} to {TABLES[-1]}"):
         Sags(table=30)
+
+
+def test_what_all_points_share_counts_as_features_do(sample_scene: Scene) -> None:
+    model = shaken(anchor_model(run(Sags(), sample_scene, 0, 2)))
+    camera = sample_scene.views[sample_scene.test[0]].camera
+    anchors, features, offsets, log_scales, shared = model.described()
+    assert shared is not None
+    whole = torch.cat([features, shared.expand(len(features), -1)], 1)
+    seen, ours = model.decoded(camera)
+    rows = torch.nonzero(seen).squeeze(1).int()
+    theirs = decode_anchors(anchors, whole, offsets, log_scales, model.heads(), camera.centre, rows)
+    assert torch.equal(ours.origin, theirs.origin)
+    torch.testing.assert_close(ours.colours, theirs.colours, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours.opacities, theirs.opacities, atol=1e-5, rtol=1e-4)
+
+
+def test_lite_without_anything_between_is_a_small_sags(sample_scene: Scene) -> None:
+    fit = run(Sags(lite=True, flat=0, curved=0), sample_scene, 0, 3)
+    model = anchor_model(fit)
+    assert len(model.described().anchors) == len(model.anchors)
