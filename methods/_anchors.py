@@ -238,16 +238,21 @@ class AnchorModel(Model):
         self._still = None
         return super().train(mode)
 
+    def splatted(self, decoded: Decoded, camera: Camera, *, depth: bool = True) -> Splats:
+        """The view of decoded Gaussians; with levels of detail none is shown as larger than it is from far away."""
+        antialiased = self.levels is not None
+        return splat_decoded(decoded, camera, self.background, depth=depth, antialiased=antialiased)
+
     @torch.no_grad()
     def render(self, camera: Camera) -> Frame:
         """The view from `camera` over the model's background."""
-        return splat_decoded(self.decoded(camera)[1], camera, self.background).frame()
+        return self.splatted(self.decoded(camera)[1], camera).frame()
 
     @torch.no_grad()
     def gaussians(self, camera: Camera | None = None) -> Gaussians:
         """Detached Gaussians in the training frame as `camera` sees them, or as the training cameras do together."""
         if camera is not None:
-            return as_gaussians(self.decoded(camera)[1])
+            return as_gaussians(self.decoded(camera)[1], self.levels is not None)
         described, heads = self._prepared()
 
         def in_view(view: Camera) -> Tensor:
@@ -460,7 +465,7 @@ def anchor_step(
     zoom = detail.zoom(fit, scene.views[index].camera) if detail else 1
     camera, photo, mask = target(scene, index, fit.progress, coarse, zoom)
     seen, decoded = model.decoded(camera, scene.train.index(index))
-    splats = splat_decoded(decoded, camera, model.background, depth=False)
+    splats = model.splatted(decoded, camera, depth=False)
     if fit.progress < growth.stop:
         splats.means2d.retain_grad()
     fit.optimiser.rows = model.owners(seen)

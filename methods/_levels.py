@@ -16,9 +16,11 @@ from torch import Tensor
 
 from anchorfield.methods._method import Fit, check_ranges
 from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.splatting import anchors_in_view
 from anchorfield.scenes.scene import Scene
 
-OUTLIERS = 0.001  # share of points, and of cameras, that do not count for the range of distances
+FARTHEST = 0.999  # of the points, and of the cameras; the rest are outliers
+DETAILED = 0.75  # share of the points in a usual view that are near enough for the last level
 MOST_LEVELS = 10
 FINER = 2  # levels that only growing fills: points are sown in cells as wide as the space between them
 ZOOMS = (2, 4, 8)  # by how much images are reduced so that coarse levels learn to stand alone
@@ -30,7 +32,7 @@ class Octree:
     """Settings of levels of detail."""
 
     levels: int = 0
-    """Levels of detail; 0 chooses from the distances between cameras and points."""
+    """Levels of detail; 0 chooses from the distances of the points in view."""
     fading: bool = True
     """Let a level appear gradually instead of at once."""
     zoomed: float = 0.2
@@ -46,12 +48,12 @@ class Octree:
         voxel: float,
     ) -> tuple[list[NDArray[np.float32]], dict[str, Tensor]]:
         """Points in the cells of each of the first levels, and the model's `levels` and `detail`."""
-        farthest, nearest = distances(scene, points)
-        levels = self.levels or min(max(round(math.log2(farthest / nearest)) + 1, 1), MOST_LEVELS)
+        usual, farthest = distances(scene, points)
+        levels = self.levels or min(max(round(math.log2(farthest / usual)) + 1, 1), MOST_LEVELS)
         pixel = min(scene.views[index].camera.fx for index in scene.train)
         cells = [voxelised(points, cell(voxel, level, levels - 1)) for level in range(max(levels - FINER, 1))]
         numbers = torch.arange(len(cells)).repeat_interleave(torch.tensor([len(centres) for centres in cells]))
-        return cells, {"levels": numbers.float(), "detail": torch.tensor([farthest / pixel, levels - 1.0])}
+        return cells, {"levels": numbers.float(), "detail": torch.tensor([usual / pixel, levels - 1.0])}
 
     def zoom(self, fit: Fit, camera: Camera) -> int:
         """By how much to reduce this step's image."""
@@ -72,26 +74,27 @@ def cell(voxel: float, level: int, last: int) -> float:
 
 
 def distances(scene: Scene, points: NDArray[np.float32]) -> tuple[float, float]:
-    """The largest and the smallest distance from a training camera to a point, without outliers."""
-    found = []
+    """How far away most points in a usual training view are, and all but outliers in any."""
+    places, found = torch.from_numpy(points), []
+    sizes = torch.full((len(points), 3), -20.0)
     for index in scene.train:
-        centre = scene.views[index].camera.centre.numpy()
-        away = np.linalg.norm(points - centre, axis=1)
-        found.append(np.quantile(away, [1 - OUTLIERS, OUTLIERS]))
-    far, near = np.array(found).T
-    farthest, nearest = float(np.quantile(far, 1 - OUTLIERS)), float(np.quantile(near, OUTLIERS))
-    return farthest, max(nearest, 1e-3 * farthest)
+        camera = scene.views[index].camera
+        away = (places - camera.centre)[anchors_in_view(places, sizes, camera)].norm(dim=1).numpy()
+        if len(away):
+            found.append(np.quantile(away, [DETAILED, FARTHEST]))
+    most, all_but_outliers = np.array(found or [[1.0, 1.0]]).T
+    return float(np.median(most)), float(np.quantile(all_but_outliers, FARTHEST))
 
 
 def shown(
     anchors: Tensor,  # [N, 3]
     levels: Tensor,  # [N]
-    detail: Tensor,  # [2] distance at which level 1 begins to show, over the focal length in pixels; the last level
+    detail: Tensor,  # [2] distance up to which the last level is shown, over the focal length in pixels; the last level
     camera: Camera,
     fading: bool,
 ) -> Tensor:
     """How much of each anchor the camera is shown, [N] in [0, 1]; never less from nearer by."""
     away = (anchors - camera.centre).norm(dim=1).clamp_min(1e-9)
-    wanted = torch.log2(detail[0] * camera.fx / away).clamp_min(0).minimum(detail[1])
+    wanted = (detail[1] + torch.log2(detail[0] * camera.fx / away)).clamp_min(0).minimum(detail[1])
     share: Tensor = (wanted + 1 - levels).clamp(0, 1)
     return share if fading else (share == 1).float()

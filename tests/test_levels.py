@@ -51,8 +51,8 @@ def backed(camera: Camera, by: float) -> Camera:
 
 
 def share(distance: float, level: int, focal: float = 100, fading: bool = True) -> float:
-    """How much of an anchor of four levels is shown, where level 1 begins at a distance of 8."""
-    detail = torch.tensor([8 / 100, 3.0])
+    """How much of an anchor of four levels is shown, all of which are shown up to a distance of 1."""
+    detail = torch.tensor([1 / 100, 3.0])
     return float(shown(torch.zeros(1, 3), torch.tensor([float(level)]), detail, camera_at(distance, focal), fading))
 
 
@@ -95,13 +95,13 @@ def test_anchors_lie_on_the_grid_of_their_level(sample_scene: Scene) -> None:
 
 def test_levels_follow_from_the_distances(sample_scene: Scene) -> None:
     assert sample_scene.points is not None
-    far, near = distances(sample_scene, sample_scene.points.xyz)
-    assert 0 < near < far
+    usual, farthest = distances(sample_scene, sample_scene.points.xyz)
+    assert 0 < usual < farthest
     model = anchor_model(run(ScaffoldGs(detail=Octree()), sample_scene, 0, 1))
     assert model.detail is not None
     assert 1 <= float(model.detail[1]) <= 5
     widest = min(sample_scene.views[i].camera.fx for i in sample_scene.train)
-    assert 0.5 * far < float(model.detail[0]) * widest < 2 * far, "there are other points than the capture's"
+    assert 0.5 * usual < float(model.detail[0]) * widest < 2 * usual, "there are other points than the capture's"
 
 
 def test_from_far_away_less_is_decoded(trained: AnchorModel, sample_scene: Scene) -> None:
