@@ -15,6 +15,7 @@ from anchorfield.methods._anchors import AnchorModel, Growth, anchor_model, cell
 from anchorfield.methods._levels import Octree, cell, distances, shown
 from anchorfield.methods.scaffold_gs import ScaffoldGs
 from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.metrics import psnr
 from anchorfield.scenes.compact import Stored, read_compact, write_compact
 from anchorfield.scenes.scene import Scene
 
@@ -113,11 +114,29 @@ def test_from_far_away_less_is_decoded(trained: AnchorModel, sample_scene: Scene
     assert counts[3] < 0.5 * max(counts)
 
 
-def test_no_frame_jumps_on_the_way(trained: AnchorModel, sample_scene: Scene) -> None:
+def test_a_level_that_fades_in_does_not_pop(trained: AnchorModel, sample_scene: Scene) -> None:
     camera = sample_scene.views[sample_scene.test[0]].camera
-    frames = [trained.render(backed(camera, 0.01 * step)).rgb for step in range(60)]
-    changes = torch.stack([(a - b).abs().mean() for a, b in pairwise(frames)])
-    assert float(changes.max()) < 4 * float(changes.median())
+    largest = {}
+    assert trained.detail is not None
+    detail = trained.detail.clone()
+    for trained.fading in (True, False):
+        frames = []
+        for step in range(40):  # as if the camera went away, but without what moves then
+            trained.detail[0] = detail[0] * 1.05**-step
+            frames.append(trained.render(camera).rgb)
+        largest[trained.fading] = max(float((a - b).abs().max()) for a, b in pairwise(frames))
+        trained.detail.copy_(detail)
+    trained.fading = True
+    assert largest[True] < 0.5 * largest[False]
+
+
+def test_from_far_away_all_levels_look_like_those_that_are_shown(trained: AnchorModel, sample_scene: Scene) -> None:
+    camera = backed(sample_scene.views[sample_scene.test[0]].camera, 4)
+    assert trained.detail is not None
+    few, detail = trained.render(camera).rgb, trained.detail.clone()
+    trained.detail[0] = 1e9
+    assert psnr(few, trained.render(camera).rgb) > 20
+    trained.detail.copy_(detail)
 
 
 def test_levels_resume_and_restore(sample_scene: Scene) -> None:
