@@ -39,7 +39,7 @@ from anchorfield.renderer.neighbours import nearest_neighbours
 from anchorfield.scenes.scene import Scene
 
 PER_PIXEL = 0.23  # points per pixel of a view, at most
-LITE_SHARE = 0.25  # of these, that SAGS-Lite stores
+LITE_SHARE = 0.35  # of these, that SAGS-Lite stores
 FIRST_SHARE = 0.5  # of the cap, from which growth starts
 FINEST = 4  # cells of the grid between two neighbouring points
 AROUND = 10  # points, itself among them, that tell how curved a surface is
@@ -178,7 +178,7 @@ class Sags:
     cap: int = 0
     """Most points that are stored; 0 chooses from the images' size."""
     lite: bool = False
-    """Store a quarter of the points and decode those between them (SAGS-Lite)."""
+    """Store a third of the points and decode those between them (SAGS-Lite)."""
     voxel: float = 0.0
     """Side of the grid's cells in units of the cameras' ball; 0 chooses from the points."""
     features: int = 32
@@ -187,7 +187,7 @@ class Sags:
     """Points that a point hears of, itself among them."""
     flat: int = 9
     """Neighbours to each of which a point on a flat surface gets another halfway."""
-    curved: int = 5
+    curved: int = 4
     """The same on a curved surface."""
     table: int = 0
     """Rows of a level of the hash grid, as a power of two from 8 to 19; 0 chooses from the cap."""
