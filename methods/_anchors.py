@@ -19,10 +19,13 @@ from torch import Tensor, nn
 
 from anchorfield.cuda_ext.anchors import Decoded, Heads, decode_anchors
 from anchorfield.methods._baking import baked, refined
+from anchorfield.methods._levels import Octree, cell, shown
 from anchorfield.methods._method import Fit, Model, check_ranges
 from anchorfield.methods._splats import keep_below, squared_spacing
+from anchorfield.methods._views import next_view, target
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError
+from anchorfield.renderer.losses import photometric
 from anchorfield.renderer.splatting import Splats, anchors_in_view, as_gaussians, splat_decoded
 from anchorfield.renderer.types import Frame, Gaussians
 from anchorfield.scenes.scene import Scene
@@ -33,7 +36,9 @@ MOST_VIEWS = 64  # cameras that a model keeps, to bake what it shows
 HIDDEN = 32  # units of a hidden layer
 COARSEST, FINER = 16, 4  # first cell of growing in voxels, and by how much each next one is smaller
 LEVELS = 3  # of growing
+RISE = 2**0.2  # of the threshold from one level of detail to the next (Ren et al. 2024)
 SPREAD = 0.5  # standard deviation of first offsets
+EVERY = 100  # steps between two looks at the sizes
 
 
 class DecodingHeads(nn.Module):
@@ -98,6 +103,7 @@ class Described(NamedTuple):
     features: Tensor  # [N, D]
     offsets: Tensor  # [N, k, 3]
     log_scales: Tensor  # [N, 6]
+    shared: Tensor | None = None  # [S] further features, of all points
 
 
 class Structure(Protocol):
@@ -105,6 +111,10 @@ class Structure(Protocol):
 
     def connect(self, anchors: Tensor) -> None:
         """Learn where the anchors are; called whenever some came or went."""
+        ...
+
+    def parents(self) -> Tensor | None:
+        """The two anchors [P, 2] that each decoded point lies between; None where the points are the anchors."""
         ...
 
     def __call__(self, anchors: Tensor, features: Tensor, log_scales: Tensor) -> Described:
@@ -118,6 +128,8 @@ class AnchorModel(Model):
     anchors: Tensor  # [N, 3]
     background: Tensor  # [3]
     views: Tensor  # [C, 22] training cameras: poses row by row, then fx, fy, cx, cy, width, height
+    levels: Tensor | None  # [N] level of detail of each anchor, whole numbers
+    detail: Tensor | None  # [2] what `shown` wants to know of the levels
     features: nn.Parameter  # [N, D]
     offsets: nn.Parameter  # [N, k, 3], unless a structure gives them
     log_scales: nn.Parameter  # [N, 6] of the offsets, then of the Gaussians
@@ -130,10 +142,14 @@ class AnchorModel(Model):
         structure: nn.Module | None = None,
         bank: FeatureBank | None = None,
         codes: Tensor | None = None,
+        fading: bool = True,
     ):
         super().__init__()
         for name in ("anchors", "background", "views"):
             self.register_buffer(name, tensors[name])
+        for name in ("levels", "detail"):
+            self.register_buffer(name, tensors.get(name))
+        self.fading = fading  # of levels of detail
         for name in ROWS:
             if name in tensors:
                 self.register_parameter(name, nn.Parameter(tensors[name].contiguous()))
@@ -153,15 +169,43 @@ class AnchorModel(Model):
             return cast("Structure", self.structure)(self.anchors, self.features, self.log_scales)
         return Described(self.anchors, self.features, self.offsets, self.log_scales)
 
+    def parents(self) -> Tensor | None:
+        """The two anchors [P, 2] that each decoded point lies between; None where the points are the anchors."""
+        return None if self.structure is None else cast("Structure", self.structure).parents()
+
+    def owners(self, seen: Tensor) -> Tensor:
+        """Which anchors, bool [N], the points `seen`, bool [P], are made of."""
+        parents = self.parents()
+        if parents is None:
+            return seen
+        owners = torch.zeros(len(self.anchors), dtype=torch.bool)
+        owners[parents[seen].flatten()] = True
+        return owners
+
     def decoded(self, camera: Camera, image: int | None = None) -> tuple[Tensor, Decoded]:
         """Which points the camera may see, bool [N], and their Gaussians; `image` is a place in the training split.
 
         A view that was not trained on has the mean appearance.
         """
         described, heads = self._prepared(image)
-        with torch.no_grad():
-            seen = anchors_in_view(described.anchors, described.log_scales[:, :3], camera)
+        seen = self._seen(described, camera)
         return seen, self._decode(described, heads, camera, torch.nonzero(seen).squeeze(1).int())
+
+    @torch.no_grad()
+    def _seen(self, described: Described, camera: Camera) -> Tensor:
+        """Which points, bool [P], are within the camera's view and as coarse as it needs."""
+        seen = anchors_in_view(described.anchors, described.log_scales[:, :3], camera)
+        fade = self._fade(described, camera)
+        return seen if fade is None else seen & (fade > 0)
+
+    @torch.no_grad()
+    def _fade(self, described: Described, camera: Camera) -> Tensor | None:
+        """How much of each point the camera is shown, [P]; None without levels of detail."""
+        if self.levels is None or self.detail is None:
+            return None
+        parents = self.parents()
+        levels = self.levels if parents is None else self.levels[parents].amax(1)
+        return shown(described.anchors, levels, self.detail, camera, self.fading)
 
     def _prepared(self, image: int | None = None) -> tuple[Described, Heads]:
         """Points and heads; in evaluation with what features add to the hidden layer, so that frames need not."""
@@ -172,39 +216,47 @@ class AnchorModel(Model):
         if self.codes is not None:
             code = self.codes.mean(0) if image is None else self.codes[image]
         heads = self.heads(code)
+        if described.shared is not None:
+            heads = _knowing(heads, described.features.shape[1], described.shared)
         if self.training or self.bank is not None:
             return described, heads
         width = described.features.shape[1]
         known = described.features @ heads.hidden[:, :width].T + heads.hidden_bias
         heads = heads._replace(hidden=heads.hidden[:, width:].contiguous(), hidden_bias=known)
-        self._still = described._replace(features=described.features[:, :0]), heads
+        self._still = described._replace(features=described.features[:, :0], shared=None), heads
         return self._still
 
     def _decode(self, described: Described, heads: Heads, camera: Camera, rows: Tensor) -> Decoded:
-        anchors, features, offsets, log_scales = described
+        anchors, features, offsets, log_scales, _ = described
         if self.bank is not None:
             features = self.bank(features, anchors, camera.centre)
-        return decode_anchors(anchors, features, offsets, log_scales, heads, camera.centre, rows)
+        fade = self._fade(described, camera)
+        return decode_anchors(anchors, features, offsets, log_scales, heads, camera.centre, rows, fade)
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training and evaluation, which keeps what does not change."""
         self._still = None
         return super().train(mode)
 
+    def splatted(self, decoded: Decoded, camera: Camera, *, depth: bool = True) -> Splats:
+        """The view of decoded Gaussians; with levels of detail none is shown as larger than it is from far away."""
+        antialiased = self.levels is not None
+        return splat_decoded(decoded, camera, self.background, depth=depth, antialiased=antialiased)
+
     @torch.no_grad()
     def render(self, camera: Camera) -> Frame:
         """The view from `camera` over the model's background."""
-        return splat_decoded(self.decoded(camera)[1], camera, self.background).frame()
+        return self.splatted(self.decoded(camera)[1], camera).frame()
 
     @torch.no_grad()
     def gaussians(self, camera: Camera | None = None) -> Gaussians:
         """Detached Gaussians in the training frame as `camera` sees them, or as the training cameras do together."""
         if camera is not None:
-            return as_gaussians(self.decoded(camera)[1])
+            return as_gaussians(self.decoded(camera)[1], self.levels is not None)
         described, heads = self._prepared()
 
         def in_view(view: Camera) -> Tensor:
-            return anchors_in_view(described.anchors, described.log_scales[:, :3], view)
+            return self._seen(described, view)
 
         def decode(view: Camera, rows: Tensor) -> Decoded:
             return self._decode(described, heads, view, rows)
@@ -213,6 +265,12 @@ class AnchorModel(Model):
         count, offsets = described.offsets.shape[:2]
         start = baked(count, offsets, cameras, in_view, decode)
         return refined(start, cameras, lambda view: self.render(view).rgb, self.background)
+
+
+def _knowing(heads: Heads, width: int, shared: Tensor) -> Heads:
+    """Heads that need not be given the features [S] that follow the first `width` and are the same everywhere."""
+    own, known, view = heads.hidden.split([width, len(shared), heads.hidden.shape[1] - width - len(shared)], 1)
+    return heads._replace(hidden=torch.cat([own, view], 1), hidden_bias=heads.hidden_bias + known @ shared)
 
 
 def views_of(scene: Scene) -> Tensor:
@@ -243,6 +301,8 @@ def restored(tensors: Mapping[str, Tensor], build: Callable[[Mapping[str, Tensor
     with seeded(0):
         model = build(mine, len(mine.get("codes", ())))
     model.load_state_dict(dict(tensors))
+    if model.levels is not None:
+        model.levels.round_()  # a compact file comes near to them
     return model
 
 
@@ -260,11 +320,6 @@ def anchor_model(fit: Fit) -> AnchorModel:
     return fit.model
 
 
-def voxelised(xyz: NDArray[np.float32], size: float) -> NDArray[np.float32]:
-    """The centres [M, 3] of the cells of a grid that hold points [N, 3], in the order of their cells."""
-    return (np.unique(np.rint(xyz / size).astype(np.int64), axis=0) * size).astype(np.float32)
-
-
 def spacing(xyz: NDArray[np.float32]) -> NDArray[np.float64]:
     """Of each point the root mean square distance [N] to its three nearest neighbours."""
     return np.sqrt(np.clip(squared_spacing(xyz), 1e-10, None))
@@ -277,6 +332,16 @@ def fresh_rows(log_sizes: Tensor, features: Tensor, offsets: int, random: torch.
         "offsets": SPREAD * torch.randn(len(features), offsets, 3, generator=random),
         "log_scales": log_sizes[:, None].repeat(1, 6),
     }
+
+
+class _Round(NamedTuple):
+    """Growing in cells of one size."""
+
+    level: int
+    size: float
+    threshold: float  # of the mean gradient
+    luck: float  # share of candidates that have to wait for the next time
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -328,26 +393,44 @@ class Growth:
             :count
         ].flatten(0, 1)
         parents = torch.arange(count).repeat_interleave(offsets)
-        for level in range(LEVELS):
-            lucky = torch.rand(len(mean), generator=fit.random) > 0.5 ** (level + 1)
-            candidates = torch.nonzero((mean >= self.threshold * 2**level) & lucky).squeeze(1)
+        of_parents = None if model.levels is None else model.levels[parents]
+        for step in self._rounds(model, float(memory["voxel"])):
+            lucky = torch.rand(len(mean), generator=fit.random) > step.luck
+            wanted = (mean >= step.threshold) & lucky
+            taken = model.anchors
+            if of_parents is not None and model.levels is not None:
+                enough = mean >= self.threshold * RISE ** (of_parents + 1)  # for cells half as wide
+                wanted &= (of_parents == step.level - 1) | ((of_parents == step.level) & (~enough | step.last))
+                taken = taken[model.levels == step.level]
+            candidates = torch.nonzero(wanted).squeeze(1)
             room = cap - len(model.anchors)
-            size = float(memory["voxel"]) * COARSEST / FINER**level
             fresh, features = _new_anchors(
-                model.anchors, means[candidates], model.features[parents[candidates]], mean[candidates], size, room
+                taken, means[candidates], model.features[parents[candidates]], mean[candidates], step.size, room
             )
             if len(fresh) == 0:
-                if level == 0:
+                if step.level == 0 and model.levels is None:
                     break
                 continue
-            rows = fresh_rows(torch.full((len(fresh),), math.log(size)), features, offsets, fit.random)
-            add_anchors(fit, fresh, {name: values for name, values in rows.items() if hasattr(model, name)})
+            rows = fresh_rows(torch.full((len(fresh),), math.log(step.size)), features, offsets, fit.random)
+            rows = {name: values for name, values in rows.items() if hasattr(model, name)}
+            add_anchors(fit, fresh, rows, step.level)
         grown = len(model.anchors) * offsets
         for name in ("gradient_sum", "gradient_count"):
             memory[name][: len(ready)][ready] = 0
             memory[name] = _padded(memory[name], grown)
         for name in ("opacity_sum", "seen_count"):
             memory[name] = _padded(memory[name], len(model.anchors))
+
+    def _rounds(self, model: AnchorModel, voxel: float) -> Iterator[_Round]:
+        """Sizes of cells to grow in, from coarse to fine: three, or those of the levels of detail."""
+        if model.detail is None:
+            for level in range(LEVELS):
+                size = voxel * COARSEST / FINER**level
+                yield _Round(level, size, self.threshold * 2**level, 0.5 ** (level + 1), level == LEVELS - 1)
+            return
+        last = int(model.detail[1])
+        for level in range(last + 1):
+            yield _Round(level, cell(voxel, level, last), self.threshold * RISE**level, 0.5, level == last)
 
     def _prune(self, fit: Fit) -> None:
         """Remove anchors that were seen often and show nothing."""
@@ -366,6 +449,33 @@ class Growth:
             memory[name] = memory[name][keep.repeat_interleave(offsets) if wide else keep]
 
 
+def anchor_step(
+    fit: Fit,
+    scene: Scene,
+    growth: Growth,
+    detail: Octree | None,
+    *,
+    volume_weight: float,
+    ssim_weight: float,
+    coarse: float,
+) -> None:
+    """One step down the loss of the next photograph, after which anchors may come or go."""
+    model = anchor_model(fit)
+    index = next_view(fit, scene)
+    zoom = detail.zoom(fit, scene.views[index].camera) if detail else 1
+    camera, photo, mask = target(scene, index, fit.progress, coarse, zoom)
+    seen, decoded = model.decoded(camera, scene.train.index(index))
+    splats = model.splatted(decoded, camera, depth=False)
+    if fit.progress < growth.stop:
+        splats.means2d.retain_grad()
+    fit.optimiser.rows = model.owners(seen)
+    volume = volume_weight * decoded.scales.prod(1).sum() / max(len(decoded.scales), 1)
+    fit.descend(**photometric(splats.rgb, photo, mask, ssim_weight), volume=volume)
+    growth.update(fit, seen, decoded, splats, int(fit.memory["cap"]))
+    if fit.step % EVERY == 0:
+        limit_sizes(model)
+
+
 STATISTICS = ("gradient_sum", "gradient_count", "opacity_sum", "seen_count")
 
 
@@ -376,10 +486,14 @@ def gather(fit: Fit, seen: Tensor, decoded: Decoded, splats: Splats) -> None:
     if "gradient_sum" not in memory:
         memory["gradient_sum"], memory["gradient_count"] = torch.zeros(count * offsets), torch.zeros(count * offsets)
         memory["opacity_sum"], memory["seen_count"] = torch.zeros(count), torch.zeros(count)
-    memory["seen_count"] += seen[:count]
-    own = decoded.origin < count * offsets  # a structure may decode more points than it has anchors
-    origin = decoded.origin[own].long()
-    memory["opacity_sum"].index_add_(0, origin // offsets, decoded.opacities[own].detach())
+    parents, opacities, origin = model.parents(), decoded.opacities.detach(), decoded.origin.long()
+    memory["seen_count"] += model.owners(seen)
+    if parents is None:
+        memory["opacity_sum"].index_add_(0, origin // offsets, opacities)
+    else:  # whoever shows nothing itself may still be needed between others
+        memory["opacity_sum"].index_add_(0, parents[origin // offsets].flatten(), opacities.repeat_interleave(2) / 2)
+    own = origin < count * offsets
+    origin = origin[own]
     if splats.means2d.grad is None:
         return
     height, width = splats.alpha.shape
@@ -418,10 +532,12 @@ def cell_keys(points: Tensor, size: float) -> Tensor:
     return (cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2]
 
 
-def add_anchors(fit: Fit, anchors: Tensor, rows: Mapping[str, Tensor]) -> None:
-    """Append anchors with moments of zero."""
+def add_anchors(fit: Fit, anchors: Tensor, rows: Mapping[str, Tensor], level: int) -> None:
+    """Append anchors with moments of zero, where there are levels of detail on this one."""
     model = anchor_model(fit)
     model.anchors = torch.cat([model.anchors, anchors])
+    if model.levels is not None:
+        model.levels = torch.cat([model.levels, model.levels.new_full((len(anchors),), float(level))])
     _set_rows(fit, lambda name, old: torch.cat([old, rows[name]]), lambda old, values: _padded(old, len(values)))
 
 
@@ -429,6 +545,8 @@ def keep_anchors(fit: Fit, keep: Tensor) -> None:
     """Drop the other anchors with everything that belongs to them."""
     model = anchor_model(fit)
     model.anchors = model.anchors[keep]
+    if model.levels is not None:
+        model.levels = model.levels[keep]
     _set_rows(fit, lambda name, old: old[keep], lambda old, values: old[keep])
 
 

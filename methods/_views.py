@@ -42,10 +42,12 @@ def reduction(progress: float, coarse: float, side: int) -> int:
     return next((f for f in (factor, 2) if f <= factor and side // f >= 64), 1)
 
 
-def target(scene: Scene, index: int, progress: float, coarse: float) -> tuple[Camera, Tensor, Tensor | None]:
-    """Camera, photograph and mask of a view, reduced until `coarse` of the budget is spent."""
+def target(
+    scene: Scene, index: int, progress: float, coarse: float, least: int = 1
+) -> tuple[Camera, Tensor, Tensor | None]:
+    """Camera, photograph and mask of a view, reduced until `coarse` of the budget is spent, or by `least` if more."""
     view = scene.views[index]
-    factor = reduction(progress, coarse, min(view.camera.width, view.camera.height))
+    factor = max(least, reduction(progress, coarse, min(view.camera.width, view.camera.height)))
     photo = scene.photo(index, factor)
     mask = view.load_mask() if view.load_mask else None
     if factor == 1:

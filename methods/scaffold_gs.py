@@ -20,28 +20,24 @@ from anchorfield.methods._anchors import (
     DecodingHeads,
     FeatureBank,
     Growth,
-    anchor_model,
+    anchor_step,
     fresh_rows,
-    limit_sizes,
     restored,
     seeded,
     spacing,
     views_of,
-    voxelised,
 )
 from anchorfield.methods._initial import initial_points
+from anchorfield.methods._levels import Octree, voxelised
 from anchorfield.methods._method import Fit, State, check_ranges
 from anchorfield.methods._splats import extent
-from anchorfield.methods._views import haste, next_view, target
+from anchorfield.methods._views import haste
 from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.errors import UsageError
-from anchorfield.renderer.losses import photometric
-from anchorfield.renderer.splatting import splat_decoded
 from anchorfield.scenes.scene import Scene
 
 PER_PIXEL = 0.135  # anchors per pixel of a view, at most
 FIRST_SHARE = 0.5  # of the cap, from which growth starts
-EVERY = 100  # steps between two looks at the sizes
 FINEST = 4  # cells of the grid between two neighbouring points
 SETTLED = 0.3  # what is left at the end of rates that the original method keeps constant
 
@@ -105,6 +101,8 @@ class ScaffoldGs:
     """Mix features at three resolutions by direction and distance."""
     appearance: int = 0
     """Numbers that describe the appearance of each photograph; 0 for none."""
+    detail: Octree | None = None
+    """Levels of detail: from far away, decode fewer anchors."""
     growth: Growth = field(default_factory=Growth)
     """How anchors come and go."""
     rates: Rates = field(default_factory=Rates)
@@ -139,22 +137,17 @@ class ScaffoldGs:
             fit = Fit(found, self._optimiser(found), random).resume(resume)
         else:
             fit = self._start(scene, random)
-        model = anchor_model(fit)
-        place = {index: i for i, index in enumerate(scene.train)}
         while True:
             self._set_rates(fit)
-            index = next_view(fit, scene)
-            camera, photo, mask = target(scene, index, fit.progress, self.coarse)
-            seen, decoded = model.decoded(camera, place[index])
-            splats = splat_decoded(decoded, camera, model.background, depth=False)
-            if fit.progress < self.growth.stop:
-                splats.means2d.retain_grad()
-            fit.optimiser.rows = seen
-            volume = self.volume_weight * decoded.scales.prod(1).sum() / max(len(decoded.scales), 1)
-            fit.descend(**photometric(splats.rgb, photo, mask, self.ssim_weight), volume=volume)
-            self.growth.update(fit, seen, decoded, splats, int(fit.memory["cap"]))
-            if fit.step % EVERY == 0:
-                limit_sizes(model)
+            anchor_step(
+                fit,
+                scene,
+                self.growth,
+                self.detail,
+                volume_weight=self.volume_weight,
+                ssim_weight=self.ssim_weight,
+                coarse=self.coarse,
+            )
             yield fit
 
     def restore(self, state: State) -> AnchorModel:
@@ -164,14 +157,20 @@ class ScaffoldGs:
     def _start(self, scene: Scene, random: torch.Generator) -> Fit:
         """Anchors where the points are."""
         cap = self._cap(scene)
-        points = initial_points(scene, min(cap, int(FIRST_SHARE * cap) + 1000), random).xyz
+        count = min(cap, int(FIRST_SHARE * cap) + 1000)
+        points = initial_points(scene, count if self.detail is None else count // 2, random).xyz
         voxel = self.voxel or float(np.median(spacing(points))) / FINEST
-        centres = voxelised(points, voxel)
-        sizes = torch.from_numpy(np.log(spacing(centres))).float()
+        levels: dict[str, Tensor] = {}
+        cells = [voxelised(points, voxel)]
+        if self.detail is not None:
+            cells, levels = self.detail.sown(scene, points, voxel)
+        centres = np.concatenate(cells)
+        sizes = torch.from_numpy(np.log(np.concatenate([spacing(level) for level in cells]))).float()
         tensors = {
             "anchors": torch.from_numpy(centres),
             "background": torch.tensor(scene.background),
             "views": views_of(scene),
+            **levels,
             **fresh_rows(sizes, torch.zeros(len(centres), self.features), self.offsets, random),
         }
         with seeded(self.seed):
@@ -190,6 +189,7 @@ class ScaffoldGs:
             DecodingHeads(self.features, self.offsets, layers=1, distance=self.distance, appearance=self.appearance),
             bank=FeatureBank() if self.bank else None,
             codes=torch.randn(images, self.appearance) if self.appearance else None,
+            fading=self.detail is None or self.detail.fading,
         )
 
     def _optimiser(self, model: AnchorModel) -> Adam:

@@ -60,10 +60,12 @@ def splat(
     return _blended(projected, colours, camera, background, depth, absgrad_probe)
 
 
-def splat_decoded(decoded: Decoded, camera: Camera, background: Tensor, *, depth: bool = True) -> Splats:
+def splat_decoded(
+    decoded: Decoded, camera: Camera, background: Tensor, *, depth: bool = True, antialiased: bool = False
+) -> Splats:
     """Render Gaussians that were decoded for `camera`; differentiable like `splat`."""
     if backends.current() == backends.GSPLAT:
-        return _through_gsplat(as_gaussians(decoded), camera, background, 0, depth, None)
+        return _through_gsplat(as_gaussians(decoded, antialiased), camera, background, 0, depth, None)
     projected = project(
         decoded.means,
         decoded.quats,
@@ -71,12 +73,13 @@ def splat_decoded(decoded: Decoded, camera: Camera, background: Tensor, *, depth
         decoded.opacities,
         camera.world_to_camera,
         **_lens(camera),
-        dilation=DILATION,
+        dilation=MIP_DILATION if antialiased else DILATION,
+        antialiased=antialiased,
     )
     return _blended(projected, decoded.colours, camera, background, depth, None)
 
 
-def as_gaussians(decoded: Decoded) -> Gaussians:
+def as_gaussians(decoded: Decoded, antialiased: bool = False) -> Gaussians:
     """Decoded Gaussians in raw parameters; their colours become the constant harmonic."""
     return Gaussians(
         decoded.means,
@@ -84,6 +87,7 @@ def as_gaussians(decoded: Decoded) -> Gaussians:
         decoded.quats,
         torch.logit(decoded.opacities, 1e-6),
         ((decoded.colours - 0.5) / SH_C0)[:, None],
+        antialiased,
     )
 
 

@@ -19,8 +19,8 @@ from anchorfield.methods._anchors import (
     anchor_model,
     cell_keys,
     keep_anchors,
-    voxelised,
 )
+from anchorfield.methods._levels import voxelised
 from anchorfield.methods.scaffold_gs import ScaffoldGs
 from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.metrics import psnr
