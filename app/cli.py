@@ -162,7 +162,7 @@ def _render(arguments: list[str]) -> int:
         ]
     out = options.out or (run.folder or Path()) / "renders" / name
     with backends.using(options.backend):
-        written = pictures.write(run, cameras, out, options.fps or fps)
+        written = pictures.write(run.render, cameras, out, options.fps or fps)
     if options.json:
         print(json.dumps({"files": [str(path) for path in written], "frames": len(cameras)}))
     else:
@@ -180,10 +180,12 @@ def _cameras(run: Run, options: Render) -> tuple[str, list[Any], float]:
     if options.test:
         return "test", paths.held_out(run.scene), 2.0
     if options.orbit is not None:
-        frames, fps = paths.orbit(run.scene, options.orbit), 30.0
+        up = run.placed().up if options.frame == "placed" else None
+        frames, fps = paths.orbit(run.scene, options.orbit, up), 30.0
     else:
         like = run.scene.views[run.scene.train[0]].camera
-        frames, fps = paths.keyframes(options.path or Path(), like, run.source_from_world)
+        path = paths.read(options.path or Path(), paths.fov_y(like), run.from_world, options.frame)
+        frames, fps = path.cameras(like), path.fps
     name = "orbit.mp4" if options.orbit is not None else f"{Path(options.path or 'path').stem}.mp4"
     return name, [(f"{index:05d}", camera) for index, camera in enumerate(frames)], fps
 

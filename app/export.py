@@ -74,8 +74,8 @@ def _reader(run: Run, out: Path, frame: FrameOfReference) -> Callable[[Camera, T
         opened = Run.open(out)
         return lambda camera, _: opened.render(camera).rgb
     gaussians = read_ply(out)
-    if frame == "source":
-        gaussians = transformed(gaussians, np.asarray(np.linalg.inv(run.source_from_world), np.float64))
+    if frame != "local":
+        gaussians = transformed(gaussians, np.asarray(np.linalg.inv(run.from_world(frame)), np.float64))
     return lambda camera, background: splat(gaussians, camera, background, depth=False).rgb
 
 

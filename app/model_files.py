@@ -21,6 +21,11 @@ from anchorfield.scenes.splat_ply import read_ply
 COMPACT, SPLATS = ".safetensors", ".ply"
 
 
+def recognises(path: Path) -> bool:
+    """Whether `path` looks like a model that `read` knows."""
+    return scaffold_checkpoint.recognises(path) or (path.is_file() and path.suffix.lower() in (COMPACT, SPLATS))
+
+
 def read(path: Path) -> Stored:
     """The model in a compact file, a splat file, or a folder with a checkpoint of Scaffold-GS as it was published."""
     if scaffold_checkpoint.recognises(path):

@@ -92,6 +92,8 @@ class Render:
     """N frames around the scene."""
     path: Annotated[Path | None, _option("FILE")] = None
     """Camera keyframes (JSON; the format is in the documentation)."""
+    frame: Literal["source", "local", "placed"] = "source"
+    """Coordinates of a path that does not say its own; with placed, an orbit goes around the placement's up."""
     out: Annotated[Path | None, _option("FILE|DIR", "(default: in renders)", "-o")] = None
     """By ending: .png, .jpg, .webp, .mp4, or a folder."""
     backend: Literal["auto", "native", "gsplat"] = "auto"
@@ -116,8 +118,8 @@ class Export:
     """Where its photographs lie."""
     out: Annotated[Path | None, _option("FILE", "(required)", "-o")] = None
     """File to write."""
-    frame: Literal["source", "local"] = "source"
-    """The capture's own coordinates, or those of the training."""
+    frame: Literal["source", "local", "placed"] = "source"
+    """The capture's own coordinates, those of the training, or those of the run's placement.json (metres, z up)."""
     check: bool = True
     """Read the file back and measure what it loses on the held-out views."""
     checkpoint: Which = "last"

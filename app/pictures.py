@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anchorfield.app import files
-from anchorfield.app.run import Run
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import UsageError
+from anchorfield.renderer.types import Frame
 
 Pixels = NDArray[np.uint8]
 STILLS, VIDEOS = (".png", ".jpg", ".jpeg", ".webp"), (".mp4",)
@@ -50,19 +50,40 @@ def check_ending(path: Path, frames: int) -> None:
         raise UsageError(f"{path} holds one picture and there are {frames}: give a folder, or a file that ends in .mp4")
 
 
-def write(run: Run, cameras: list[tuple[str, Camera]], out: Path, fps: float = 30.0) -> list[Path]:
+Draw = Callable[[Camera], Frame]
+
+
+def write(draw: Draw, cameras: Sequence[tuple[str, Camera]], out: Path, fps: float = 30.0) -> list[Path]:
     """Render the named cameras into a picture, a folder of pictures or a video; returns the files."""
+    steps = rendering(draw, cameras, out, fps)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return list(end.value)
+
+
+def rendering(
+    draw: Draw,  # e.g. `Run.render`
+    cameras: Sequence[tuple[str, Camera]],
+    out: Path,
+    fps: float = 30.0,
+) -> Generator[tuple[float, str], None, list[Path]]:
+    """`write` as a job: yields (share done, sentence) after each frame, so that it can be cancelled in between.
+
+    A video that is not finished leaves nothing behind.
+    """
     check_ending(out, len(cameras))
     if out.suffix.lower() in VIDEOS:
-        _write_video(run, (camera for _, camera in cameras), files.output_file(out), fps)
+        yield from _video(draw, [camera for _, camera in cameras], files.output_file(out), fps)
         return [out]
     if out.suffix:
-        _write_still(run, cameras[0][1], files.output_file(out))
-        return [out]
-    files.output_folder(out)
-    paths = [out / f"{_file_name(name)}.png" for name, _ in cameras]
-    for path, (_, camera) in zip(paths, cameras, strict=True):
-        _write_still(run, camera, path)
+        paths = [files.output_file(out)]
+    else:
+        paths = [files.output_folder(out) / f"{_file_name(name)}.png" for name, _ in cameras]
+    for done, (path, (_, camera)) in enumerate(zip(paths, cameras, strict=False), 1):
+        files.write_atomically(path, encoded(pixels(draw(camera).rgb), path.suffix.lower()))
+        yield done / len(cameras), f"frame {done} of {len(cameras)}"
     return paths
 
 
@@ -71,16 +92,16 @@ def _file_name(view: str) -> str:
     return str(Path(view).with_suffix("")).replace("/", "_").replace("\\", "_").strip("._") or "view"
 
 
-def _write_still(run: Run, camera: Camera, path: Path) -> None:
-    files.write_atomically(path, encoded(pixels(run.render(camera).rgb), path.suffix.lower()))
-
-
-def _write_video(run: Run, cameras: Iterable[Camera], path: Path, fps: float) -> None:
+def _video(draw: Draw, cameras: Sequence[Camera], path: Path, fps: float) -> Iterator[tuple[float, str]]:
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
-        with imageio.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=2) as writer:
-            for camera in cameras:
-                writer.append_data(pixels(run.render(_even(camera)).rgb))  # type: ignore[attr-defined]
+        writer = imageio.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=2)
+        try:
+            for done, camera in enumerate(cameras, 1):
+                writer.append_data(pixels(draw(_even(camera)).rgb))
+                yield done / len(cameras), f"frame {done} of {len(cameras)}"
+        finally:  # as a context manager it would stay open after an error
+            writer.close()
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

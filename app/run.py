@@ -26,11 +26,13 @@ from anchorfield.scenes.scene import Scene, in_frame
 
 if TYPE_CHECKING:
     from anchorfield.app.evaluation import Evaluation
+    from anchorfield.app.placement import Placement
 
 CONFIG, STATUS, CHECKPOINTS = "config.json", "state.json", "checkpoints"
 UNKNOWN = Path("unknown")  # the capture of a file that does not say where it lies
 MISFITS = (KeyError, RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError, OverflowError)
-FrameOfReference = Literal["source", "local"]
+FrameOfReference = Literal["source", "local", "placed"]
+"""The capture's own coordinates, those of the training, or those of the run's placement (`app.placement`)."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,26 @@ class Run:
             raise DataError(f"{self.path / STATUS}: source_from_world is not a finite 4x4 matrix")
         return matrix
 
+    def from_world(self, frame: FrameOfReference) -> NDArray[np.float64]:
+        """The similarity from the training frame to another, [4, 4]; raises DataError where nobody placed the run."""
+        if frame == "local":
+            return np.eye(4)
+        if frame == "source":
+            return self.source_from_world
+        return self.placed().placed_from_world(self.source_from_world)
+
+    def placed(self) -> Placement:
+        """Where up, origin and scale are; raises DataError where nobody said so."""
+        from anchorfield.app import placement
+
+        found = placement.read(self.folder, self.source_from_world) if self.folder else None
+        if found is None:
+            raise DataError(
+                f"{self.path} has no {placement.FILE}: nobody said yet where up, origin and scale are."
+                " Do so in the World tab of `anchorfield view`, or take the source frame"
+            )
+        return found
+
     @torch.no_grad()
     def render(self, camera: Camera) -> Frame:
         """The view from `camera`, given in the training frame."""
@@ -130,7 +152,7 @@ class Run:
 
     @torch.no_grad()
     def gaussians(self, frame: FrameOfReference = "local") -> Gaussians:
-        """The scene as Gaussians in the training frame or the capture's own; raises DataError where it has none."""
+        """The scene as Gaussians in the training frame or another; raises DataError where it has none."""
         if not isinstance(self.model, HasGaussians):
             raise DataError(f"method '{self.job.method}' does not represent its scene by Gaussians")
         with self._fitting():
@@ -139,7 +161,7 @@ class Run:
             return gaussians
         from anchorfield.scenes.similarity import transformed
 
-        return transformed(gaussians, self.source_from_world)
+        return transformed(gaussians, self.from_world(frame))
 
     def evaluate(self) -> Evaluation:
         """Scores on the held-out views."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from anchorfield.app import checkpoint as checkpoints
 from anchorfield.app import files, job, machine
@@ -34,7 +34,15 @@ MILESTONES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)  # shares of the budget at which th
 EVALUATION_SHARE = 0.005  # of the expected training time, for each of these measurements
 EVALUATION_SECONDS = 0.3  # that each may take in any case
 
-ShouldStop = Callable[[Fit], bool]
+Steer = Callable[[Fit], Literal["go", "save", "stop"]]
+"""Asked between two steps, outside of training time; it may wait (a pause). After "save" it is asked again; "stop"
+saves and ends.
+"""
+
+
+def onward(fit: Fit) -> Literal["go"]:
+    """The way of a run that nobody steers."""
+    return "go"
 
 
 class Diverged(AnchorfieldError):
@@ -64,15 +72,16 @@ def train(
     base: Job | None = None,
     save_every: float = 60.0,
     show: Show | None = None,
-    should_stop: ShouldStop = lambda fit: False,
+    steer: Steer = onward,
 ) -> Run:
     """Train on a capture (a path or a loaded scene) and return the finished run.
 
     `settings` is a settings object of the method or a mapping from flags without dashes ("sh-degree") to values. What
     is None comes from the run in `out` with `resume`, else from `base`, else from the defaults. `save_every` is in
-    seconds of wall time. Raises Cancelled after Ctrl-C, SIGTERM or a true `should_stop(fit)`, with everything saved.
+    seconds of wall time. Raises Cancelled after Ctrl-C, SIGTERM or `steer(fit)` saying "stop", with everything saved.
     """
     scene = source if isinstance(source, Scene) else None
+    previous = _previous(out, resume)
     wish = Wish(
         source=None if source is None else Path(source.path if isinstance(source, Scene) else source),
         method=method,
@@ -82,11 +91,10 @@ def train(
         minutes=minutes,
         downscale=scene.downscale if scene else downscale,
         split=split,
-        background=scene.background if scene else background,
+        background=_background(scene, previous) if scene else background,
         backend=backend,
     )
     machine.single_torch_thread()
-    previous = _previous(out, resume)
     asked = wish.resumed(previous) if previous else wish.fresh(base)
     folder = Path(out) if out is not None else default_folder(asked)
     _refuse_existing(folder, resume)
@@ -95,7 +103,7 @@ def train(
         loaded = scene or _loaded(asked, folder)
         journal = Journal(folder, show or plain_lines())
         try:
-            _Training(asked, folder, journal, save_every, should_stop).run(loaded, bool(previous))
+            _Training(asked, folder, journal, save_every, steer).run(loaded, bool(previous))
         except Exception as problem:
             if not isinstance(problem, AnchorfieldError):
                 problem.add_note(f"The full traceback is in {journal.trace(problem)}")
@@ -119,7 +127,7 @@ class _Training:
     folder: Path
     journal: Journal
     save_every: float
-    should_stop: ShouldStop
+    steer: Steer
     seconds: float = 0.0  # of training
     evaluation_seconds: float = 0.0
     saving_seconds: float = 0.0
@@ -193,18 +201,25 @@ class _Training:
                 now, done = time.monotonic(), fit.progress >= 1
                 if shown == math.inf:  # the first step also prepares: it says nothing about the speed
                     shown, shown_step = now, fit.step
-                stopping = stop.asked or (not done and self.should_stop(fit))
-                if now - shown >= 1 or done or stopping:
+                if now - shown >= 1 or done or stop.asked:
                     self._show(fit, scene, (fit.step - shown_step) / max(now - shown, 1e-9))
                     shown, shown_step = now, fit.step
-                measured = marks and fit.progress >= marks[0] and not stopping
+                measured = marks and fit.progress >= marks[0] and not stop.asked
                 if measured:
                     self._measure(fit, scene)
                     marks = [mark for mark in marks if mark > fit.progress]
-                if measured or done or stopping or time.monotonic() - saved >= self.save_every:
-                    self._save(fit, scene, self.psnr if measured else None, last=done or stopping)
+                if measured or done or time.monotonic() - saved >= self.save_every:
+                    self._save(fit, scene, self.psnr if measured else None, last=done)
                     saved = time.monotonic()
-                if stopping:
+                begin = time.monotonic()
+                while (wish := self.steer(fit)) == "save":
+                    self._save(fit, scene, None, last=False)
+                    saved = time.monotonic()
+                shown += time.monotonic() - begin  # a pause says nothing about the speed
+                if stop.asked or (wish == "stop" and not done):
+                    if shown_step != fit.step:
+                        self._show(fit, scene, (fit.step - shown_step) / max(time.monotonic() - shown, 1e-9))
+                    self._save(fit, scene, None, last=True)
                     self._cancel(fit, scene)
                 if done:
                     break
@@ -387,6 +402,11 @@ def _previous(out: Path | str | None, resume: bool) -> Job | None:
         raise UsageError("--resume needs the folder of the run: pass -o RUN_DIR")
     path = Path(out) / CONFIG
     return job.read(path) if path.is_file() else None
+
+
+def _background(scene: Scene, previous: Job | None) -> tuple[float, float, float] | None:
+    """What a loaded scene asks for: a run that left the choice to the capture's reader goes on so."""
+    return None if previous and previous.background is None else scene.background
 
 
 def _refuse_existing(folder: Path, resume: bool) -> None:

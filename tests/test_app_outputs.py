@@ -144,7 +144,8 @@ def test_keyframes_pass_through_their_poses(run: Run, tmp_path: Path, capsys: py
     keys = [{"seconds": i / 2, "camera_to_world": pose.tolist()} for i, pose in enumerate(poses)]
     file = tmp_path / "path.json"
     file.write_text(json.dumps({"fps": 4, "keyframes": keys}))
-    cameras, fps = paths.keyframes(file, like, matrix)
+    path = paths.read(file, paths.fov_y(like), run.from_world)
+    cameras, fps = path.cameras(like), path.fps
     assert (len(cameras), fps) == (5, 4)
     for camera, index in zip(cameras[::2], (0, 2, 4), strict=True):
         expected = run.scene.views[index].camera.world_to_camera
@@ -175,7 +176,7 @@ def test_keyframes_that_make_no_sense_are_told(content: object, run: Run, tmp_pa
     file = tmp_path / "path.json"
     file.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"path\.json"):
-        paths.keyframes(file, run.scene.views[0].camera, np.eye(4))
+        paths.read(file, 50.0, run.from_world)
 
 
 def test_views_are_found_by_name_stem_and_index(run: Run) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -60,8 +60,8 @@ def equal_states(first: Any, second: Any) -> bool:
 
 
 def stop_at(step: int) -> Any:
-    def reached(fit: Fit) -> bool:
-        return fit.step >= step
+    def reached(fit: Fit) -> str:
+        return "stop" if fit.step >= step else "go"
 
     return reached
 
@@ -71,7 +71,7 @@ def test_resume_equals_uninterrupted_bit_for_bit(capture: Path, tmp_path: Path, 
     settings = {**SETTINGS, "strategy": strategy}
     train(capture, settings=settings, steps=30, out=tmp_path / "whole", show=silent)
     with pytest.raises(Cancelled, match="step 15"):
-        train(capture, settings=settings, steps=30, out=tmp_path / "parts", show=silent, should_stop=stop_at(15))
+        train(capture, settings=settings, steps=30, out=tmp_path / "parts", show=silent, steer=stop_at(15))
     assert last(tmp_path / "parts").facts["step"] == 15
     run = train(out=tmp_path / "parts", resume=True, show=silent)
     assert run.step == 30
@@ -271,13 +271,13 @@ def test_an_unexpected_error_leaves_its_traceback_in_the_run(capture: Path, tmp_
 def test_two_processes_do_not_train_into_one_folder(capture: Path, tmp_path: Path) -> None:
     scene = load_scene(capture)
 
-    def second(fit: Fit) -> bool:
+    def second(fit: Fit) -> Literal["stop"]:
         with pytest.raises(UsageError, match="another process"):
             train(scene, out=tmp_path / "run", resume=True, show=silent)
-        return True
+        return "stop"
 
     with pytest.raises(Cancelled):
-        train(scene, settings=SETTINGS, steps=5, out=tmp_path / "run", show=silent, should_stop=second)
+        train(scene, settings=SETTINGS, steps=5, out=tmp_path / "run", show=silent, steer=second)
 
 
 def test_events_forget_what_a_resume_made_undone_and_torn_lines(tmp_path: Path) -> None:

@@ -19,6 +19,13 @@ AF_HD float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 AF_HD float fma(float a, float b, float c) { return a * b + c; }
 #endif
 AF_HD double fma(double a, double b, double c) { return a * b + c; }
+// Fused in every build, for sums that cancel; `fma` rounds twice where the machine cannot do better at once.
+#ifdef __CUDA_ARCH__
+AF_HD float fused(float a, float b, float c) { return ::fmaf(a, b, c); }
+#else
+AF_HD float fused(float a, float b, float c) { return float(double(a) * double(b) + double(c)); }
+#endif
+AF_HD double fused(double a, double b, double c) { return a * b + c; }
 AF_HD float min(float a, float b) { return a < b ? a : b; }
 AF_HD double min(double a, double b) { return a < b ? a : b; }
 AF_HD float max(float a, float b) { return a > b ? a : b; }

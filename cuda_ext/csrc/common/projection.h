@@ -90,6 +90,14 @@ template <class T, class S> struct View {
           y_high((s.height - s.cy) / s.fy + S(0.15) * s.height / s.fy), antialiased(s.antialiased) {}
 };
 
+// R mean + t. Near the camera's plane it cancels, and every gradient is divided by its z.
+template <class T, class S> AF_HD Vec3<T> in_camera(const View<T, S>& view, Vec3<T> mean) {
+    auto along = [&](Vec3<T> axis, T start) {
+        return fused(axis.x, mean.x, fused(axis.y, mean.y, fused(axis.z, mean.z, start)));
+    };
+    return {along(row0(view.R), view.t.x), along(row1(view.R), view.t.y), along(row2(view.R), view.t.z)};
+}
+
 // Everything between a Gaussian and its image that forward and backward share.
 template <class T> struct Footprint {
     Quat<T> q;           // unit
@@ -117,8 +125,7 @@ AF_HD Footprint<T> footprint(const View<T, S>& view, Vec3<T> mean, Quat<T> raw, 
     Mat3<T> M = {f.Rq.m00 * scale.x, f.Rq.m01 * scale.y, f.Rq.m02 * scale.z, f.Rq.m10 * scale.x, f.Rq.m11 * scale.y,
                  f.Rq.m12 * scale.z, f.Rq.m20 * scale.x, f.Rq.m21 * scale.y, f.Rq.m22 * scale.z};
     f.A = multiply(view.R, M);
-    Vec3<T> rotated = multiply(view.R, mean);
-    f.p = {rotated.x + view.t.x, rotated.y + view.t.y, rotated.z + view.t.z};
+    f.p = in_camera(view, mean);
     f.z_inverse = T(S(1)) / select(f.p.z < view.near, T(S(1)), f.p.z); // behind the camera nothing is used
     f.tx = min(max(f.p.x * f.z_inverse, view.x_low), view.x_high);
     f.ty = min(max(f.p.y * f.z_inverse, view.y_low), view.y_high);

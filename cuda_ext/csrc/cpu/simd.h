@@ -76,6 +76,11 @@ template <class S> AF_HD Mask<S> operator<=(Pack<S> a, Pack<S> b) { return {a.v 
 template <class S> AF_HD Mask<S> operator&(Mask<S> a, Mask<S> b) { return {a.v & b.v}; }
 template <class S> AF_HD Pack<S> select(Mask<S> m, Pack<S> a, Pack<S> b) { return Pack<S>(m.v ? a.v : b.v); }
 template <class S> AF_HD Pack<S> fma(Pack<S> a, Pack<S> b, Pack<S> c) { return Pack<S>(a.v * b.v + c.v); }
+template <class S> AF_HD Pack<S> fused(Pack<S> a, Pack<S> b, Pack<S> c) {
+    typedef double Exact __attribute__((vector_size(32)));
+    auto exact = [](Pack<S> x) { return __builtin_convertvector(x.v, Exact); };
+    return Pack<S>(__builtin_convertvector(exact(a) * exact(b) + exact(c), typename Generic<S>::Value));
+}
 template <class S> AF_HD uint32_t bits(Mask<S> m) {
     uint32_t r = 0;
     for (int i = 0; i < Pack<S>::width; ++i) r |= uint32_t(m.v[i] & 1) << i;
@@ -122,6 +127,7 @@ AF_HD Mask<float> operator&(Mask<float> a, Mask<float> b) { return {_mm256_and_p
 AF_HD F select(Mask<float> m, F a, F b) { return F(_mm256_blendv_ps(b.v, a.v, m.v)); }
 AF_HD F keep(Mask<float> m, F a) { return F(_mm256_and_ps(m.v, a.v)); }
 AF_HD F fma(F a, F b, F c) { return F(_mm256_fmadd_ps(a.v, b.v, c.v)); }
+AF_HD F fused(F a, F b, F c) { return fma(a, b, c); }
 AF_HD F fnma(F a, F b, F c) { return F(_mm256_fnmadd_ps(a.v, b.v, c.v)); }
 AF_HD F sqrt(F a) { return F(_mm256_sqrt_ps(a.v)); }
 AF_HD F abs(F a) { return F(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)); }
@@ -187,6 +193,7 @@ AF_HD Mask<float> operator&(Mask<float> a, Mask<float> b) { return {__mmask16(a.
 AF_HD F select(Mask<float> m, F a, F b) { return F(_mm512_mask_blend_ps(m.v, b.v, a.v)); }
 AF_HD F keep(Mask<float> m, F a) { return F(_mm512_maskz_mov_ps(m.v, a.v)); }
 AF_HD F fma(F a, F b, F c) { return F(_mm512_fmadd_ps(a.v, b.v, c.v)); }
+AF_HD F fused(F a, F b, F c) { return fma(a, b, c); }
 AF_HD F fnma(F a, F b, F c) { return F(_mm512_fnmadd_ps(a.v, b.v, c.v)); }
 AF_HD F sqrt(F a) { return F(_mm512_sqrt_ps(a.v)); }
 AF_HD F abs(F a) { return F(_mm512_abs_ps(a.v)); }
