@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from anchorfield.app.arguments import colour, nearest_hint, parse, train_options, value_of
-from anchorfield.app.options import VERBS, Demo, Doctor, Eval, Export, Methods, Render, Train
+from anchorfield.app.options import VERBS, Demo, Doctor, Eval, Export, Mesh, Methods, Render, Train
 
 if TYPE_CHECKING:
     from anchorfield.app.export import Loss
@@ -104,7 +104,7 @@ def _train(arguments: list[str]) -> int:
     return DONE
 
 
-def _open(options: Eval | Render | Export) -> Run:
+def _open(options: Eval | Render | Export | Mesh) -> Run:
     from anchorfield.app import machine
     from anchorfield.app.run import Run
 
@@ -226,6 +226,46 @@ def _loss_facts(measured: Loss | str | None) -> dict[str, Any]:
     return {"loss": measured.loss, "psnr": measured.model, "file_psnr": measured.file, "views": measured.views}
 
 
+def _mesh(arguments: list[str]) -> int:
+    options = parse(Mesh, "mesh", arguments)
+    if options.out is None:
+        return _fail("mesh needs -o FILE; its ending says the format (.ply, .glb, .obj)", USAGE)
+    from dataclasses import fields
+
+    from anchorfield.app import mesh
+    from anchorfield.renderer import backends
+    from anchorfield.scenes.mesh_files import check_mesh_ending
+
+    check_mesh_ending(options.out)
+    names = [field.name for field in fields(mesh.MeshSettings)]
+    settings = mesh.MeshSettings(**{name: getattr(options, name) for name in names})
+    run = _open(options)
+    with backends.using(options.backend):
+        made = mesh.write(run, options.out, settings, options.frame, show=None if options.json else _progress_line())
+    size = options.out.stat().st_size
+    if options.json:
+        facts = {"file": str(options.out), "faces": len(made), "vertices": len(made.vertices)}
+        print(json.dumps(facts | {"bytes": size, "frame": options.frame}))
+        return DONE
+    print(f"{options.out}: {len(made):,} faces in the {options.frame} frame, {size:,} bytes")
+    return DONE
+
+
+def _progress_line() -> Callable[[float, str], None]:
+    """Shows what is being done on one line of a terminal, at most some times a second; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda share, text: None
+    last = [0.0]
+
+    def show(share: float, text: str) -> None:
+        if share < 1 and time.monotonic() - last[0] < 0.2:
+            return
+        last[0] = time.monotonic()
+        print(f"\r{share:4.0%} {text:<50}", end="\n" if share >= 1 else "", file=sys.stderr, flush=True)
+
+    return show
+
+
 def _methods(arguments: list[str]) -> int:
     options = parse(Methods, "methods", arguments)
     from anchorfield import methods
@@ -296,6 +336,7 @@ RUNNERS: dict[str, Callable[[list[str]], int]] = {
     "eval": _eval,
     "render": _render,
     "export": _export,
+    "mesh": _mesh,
     "methods": _methods,
     "doctor": _doctor,
     "demo": _demo,

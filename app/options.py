@@ -129,6 +129,38 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Mesh:
+    """Make a mesh with colours (.ply, .glb, .obj) of what a run shows."""
+
+    run: RunFolder
+    """Folder of the run, or a file with a model."""
+    scene: Capture = None
+    """Where its photographs lie."""
+    out: Annotated[Path | None, _option("FILE", "(required)", "-o")] = None
+    """File to write."""
+    resolution: Annotated[int, _option("N", "(default: 256)")] = 256
+    """Voxels along the longest side of what is meshed."""
+    faces: Annotated[int, _option("N", "(default: 200000)")] = 200_000
+    """Most faces of the mesh."""
+    smallest: Annotated[float, _option("SHARE", "(default: 0.02)")] = 0.02
+    """Leave out loose parts whose area is below this share of the largest part's."""
+    share: Annotated[float, _option("SHARE", "(default: 0.5)")] = 0.5
+    """Mesh what at least this share of the cameras has in its picture; 0 for everything."""
+    views: Annotated[int, _option("N", "(default: 150)")] = 150
+    """Most views that are rendered for it."""
+    smooth: Annotated[int, _option("N", "(default: 2)")] = 2
+    """Rounds of smoothing, which does not shrink."""
+    frame: Literal["source", "local"] = "source"
+    """The capture's own coordinates, or those of the training."""
+    backend: Literal["auto", "native", "gsplat"] = "auto"
+    """Who renders: our kernels (auto, native) or gsplat on CUDA."""
+    checkpoint: Which = "last"
+    """Which checkpoint."""
+    json: Flag = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
 class Methods:
     """List the methods, or the settings of one."""
 
@@ -163,6 +195,7 @@ VERBS: dict[str, type] = {
     "eval": Eval,
     "render": Render,
     "export": Export,
+    "mesh": Mesh,
     "methods": Methods,
     "doctor": Doctor,
     "demo": Demo,
