@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from anchorfield.app.arguments import colour, nearest_hint, parse, train_options, value_of
-from anchorfield.app.options import VERBS, Demo, Doctor, Eval, Export, Mesh, Methods, Render, Train
+from anchorfield.app.options import VERBS, Demo, Doctor, Eval, Export, Mesh, Methods, Render, Train, View
 
 if TYPE_CHECKING:
     from anchorfield.app.export import Loss
@@ -80,28 +80,46 @@ def _train(arguments: list[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         parse(Train, "train", ["-h"])
     base, settings, options = train_options(arguments)
+    asked: dict[str, Any] = {
+        "source": options.source,
+        "method": options.method,
+        "settings": settings,
+        "steps": options.steps,
+        "minutes": options.minutes,
+        "seed": options.seed,
+        "downscale": options.downscale,
+        "split": options.split,
+        "background": colour(options.background),
+        "backend": options.backend,
+        "out": options.out,
+        "resume": options.resume,
+        "base": base,
+        "save_every": options.save_every,
+    }
+    if options.view:
+        from anchorfield.app.view.app import serve
+
+        return serve([], host=options.host, port=options.port, train=asked)
     from anchorfield.app.journal import shown
     from anchorfield.app.training import train
 
     with shown(options.json) as show:
-        train(
-            options.source,
-            options.method,
-            settings=settings,
-            steps=options.steps,
-            minutes=options.minutes,
-            seed=options.seed,
-            downscale=options.downscale,
-            split=options.split,
-            background=colour(options.background),
-            backend=options.backend,
-            out=options.out,
-            resume=options.resume,
-            base=base,
-            save_every=options.save_every,
-            show=show,
-        )
+        train(**asked, show=show)
     return DONE
+
+
+def _view(arguments: list[str]) -> int:
+    options = parse(View, "view", arguments)
+    from anchorfield.app.view.app import serve
+
+    return serve(
+        list(options.paths),
+        host=options.host,
+        port=options.port,
+        compare=options.compare,
+        window=options.window,
+        scene=options.scene,
+    )
 
 
 def _open(options: Eval | Render | Export | Mesh) -> Run:
@@ -335,6 +353,7 @@ RUNNERS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "render": _render,
+    "view": _view,
     "export": _export,
     "mesh": _mesh,
     "methods": _methods,

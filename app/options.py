@@ -17,6 +17,8 @@ def _option(metavar: str, hint: str = "", *aliases: str) -> Any:
     return arg(metavar=metavar, help_behavior_hint=hint, aliases=aliases or None)
 
 
+Host = Annotated[str, _option("ADDRESS", "(default: 127.0.0.1)")]
+Port = Annotated[int | None, _option("N", "(default: 8080 or the next free one)")]
 Capture = Annotated[Path | None, _option("CAPTURE", "(default: the run's own)")]
 
 
@@ -54,6 +56,30 @@ class Train:
     """Time between two checkpoints."""
     json: Flag = False
     """Print events as JSON lines."""
+    view: Flag = False
+    """Watch and steer it in the browser; see `anchorfield view`."""
+    host: Host = "127.0.0.1"
+    """With --view: the address to serve on."""
+    port: Port = None
+    """With --view: its port."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Train, look, compare, edit and mesh in the browser. Without a path it starts empty."""
+
+    paths: Annotated[Positional[tuple[Path, ...]], _option("RUN_DIR|FILE|CAPTURE...")] = ()
+    """Folders of runs, files with models, or a capture that is to be trained."""
+    compare: Flag = False
+    """Two of them, or one and its photographs, on both sides of a split."""
+    scene: Capture = None
+    """Where the photographs lie."""
+    host: Host = "127.0.0.1"
+    """Address to serve on. Any but this machine's own demands a token, which the printed address holds."""
+    port: Port = None
+    """Port to serve on; an error where it is in use."""
+    window: Flag = False
+    """Open a window without the browser's bars (Chromium, Chrome or Edge)."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +220,7 @@ VERBS: dict[str, type] = {
     "train": Train,
     "eval": Eval,
     "render": Render,
+    "view": View,
     "export": Export,
     "mesh": Mesh,
     "methods": Methods,
