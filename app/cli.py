@@ -97,6 +97,8 @@ def _train(arguments: list[str]) -> int:
         "save_every": options.save_every,
     }
     if options.view:
+        if options.source is None and not options.resume:
+            return _fail("train --view needs the capture to train on", USAGE)
         from anchorfield.app.view.app import serve
 
         return serve([], host=options.host, port=options.port, train=asked)

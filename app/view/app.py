@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import viser
@@ -17,11 +18,13 @@ import viser
 from anchorfield.app import machine
 from anchorfield.app.jobs import Queue
 from anchorfield.app.view import frame, panels
-from anchorfield.app.view.broker import Broker, Look, Picture, to_viser
+from anchorfield.app.view.broker import Broker, Picture, to_page, to_viser
+from anchorfield.app.view.compare import Comparison
 from anchorfield.app.view.document import Document, open_document
 from anchorfield.app.view.live import Live
 from anchorfield.app.view.panels import header
-from anchorfield.app.view.server import Serving, start
+from anchorfield.app.view.pictures import PHOTOGRAPH, Look, Split
+from anchorfield.app.view.server import Serving, open_window, start
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import AnchorfieldError, UsageError
 
@@ -41,9 +44,11 @@ class Viewer:
     Widgets of `gui` are shared by all browsers and come back on reload; a client has only its camera for itself.
     """
 
-    def __init__(self, serving: Serving, document: Document) -> None:
+    def __init__(self, serving: Serving, document: Document, others: Sequence[Document] = ()) -> None:
+        """`others` are open beside the document, to be compared with it."""
         self.serving, self.server, self.gui = serving, serving.viser, serving.viser.gui
-        self.document = document
+        self.document, self.others = document, list(others)
+        self.comparison = Comparison(_sources(self.document, self.others))
         self.look = Look()
         self.jobs = Queue()
         self.live = Live(document)
@@ -52,7 +57,13 @@ class Viewer:
         self._ticks: list[Callable[[], None]] = []
         self._tasks: queue.SimpleQueue[tuple[str, Callable[[], str | None], int | None] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
-        self.broker = Broker(self._draw, self._deliver)
+        self.broker = Broker(
+            lambda camera, look: self.comparison.draw(camera, look),
+            self._deliver,
+            paint=lambda picture, camera, look: self.comparison.paint(picture, camera, look),
+            tell=self._told,
+            training=lambda: self.live.state == "training",
+        )
         self.gui.configure_theme(dark_mode=True, control_width="large", show_logo=False, show_share_button=False)
         self.gui.set_panel_label("anchorfield")
         self.gui.main_panel.dock_right()
@@ -69,9 +80,9 @@ class Viewer:
 
     # What panels use.
 
-    def tab(self, label: str, icon: viser.IconName | None = None) -> viser.GuiTabHandle:
+    def tab(self, label: str, icon: str | None = None) -> viser.GuiTabHandle:
         """A new tab, to be filled in a `with` block."""
-        return self.tabs.add_tab(label, icon)
+        return self.tabs.add_tab(label, _icon(icon))
 
     def button(
         self,
@@ -79,11 +90,11 @@ class Viewer:
         function: Handler,
         *,
         hint: str | None = None,
-        icon: viser.IconName | None = None,
+        icon: str | None = None,
         colour: str | None = None,
     ) -> viser.GuiButtonHandle:
         """A button that runs `function(client_id)` as an action (see `act`)."""
-        handle = self.gui.add_button(label, hint=hint, icon=icon, color=colour)  # type: ignore[arg-type]
+        handle = self.gui.add_button(label, hint=hint, icon=_icon(icon), color=colour)  # type: ignore[arg-type]
         handle.on_click(lambda event: self.act(label, lambda: function(_id(event.client)), _id(event.client)))
         return handle
 
@@ -93,7 +104,7 @@ class Viewer:
         hotkey: str | None,
         function: Handler,
         description: str | None = None,
-        icon: viser.IconName | None = None,
+        icon: str | None = None,
     ) -> None:
         """A line of the command palette, with a hotkey such as "E" or "shift+E"; runs `function(client_id)`."""
         modifier, _, key = (hotkey or "").rpartition("+")
@@ -102,7 +113,7 @@ class Viewer:
             description=description,
             hotkey=key or None,  # type: ignore[arg-type]
             modifier=modifier or None,  # type: ignore[arg-type]
-            icon=icon,
+            icon=_icon(icon),
         )
         handle.on_trigger(lambda event: self.act(name, lambda: function(_id(event.client)), _id(event.client)))
 
@@ -133,12 +144,20 @@ class Viewer:
         """Open a run, a model or a capture instead of what is open; raises what `open_document` raises."""
         document = open_document(path, scene)
         self.live.stop()
+        share = self.live.share
         self.document, self.live = document, Live(document)
+        self.live.share = share
         document.on_change(self._changed)
+        self._show_sources()
         self._show_document()
-        for callback in self._opened:
-            callback()
         return f"{document.name} is open"
+
+    def open_beside(self, path: Path) -> str:
+        """Open another run or model to compare with; raises what `open_document` raises."""
+        document = open_document(path)
+        self.others = [other for other in self.others if other.path != path] + [document]
+        self._show_sources()
+        return f"{document.name} can be compared with now"
 
     def refresh(self, client: int | None = None) -> None:
         """Draw anew for one client, or for all."""
@@ -180,6 +199,14 @@ class Viewer:
         forward = viser.transforms.SO3(wxyz).as_matrix()[:, 2]
         handle.camera.look_at = position + frame.VIEW_SCALE * frame.orbit_distance(camera, self.focus) * forward
 
+    def home(self, client: int) -> None:
+        """Take a client back to where everybody starts."""
+        handle, initial = self.client(client), self.server.initial_camera
+        with handle.atomic():
+            handle.camera.up_direction = np.asarray(self.document.placement.up, dtype=np.float64)
+            handle.camera.position, handle.camera.look_at = initial.position, initial.look_at
+            handle.camera.fov = initial.fov
+
     def close(self) -> None:
         """Stop everything, training with its state saved first."""
         self._closing.set()
@@ -211,13 +238,35 @@ class Viewer:
                 except Exception:
                     traceback.print_exc()
 
-    def _draw(self, camera: Camera, look: Look) -> object:
-        return self.document.draw(camera)
+    def _show_sources(self) -> None:
+        """What can be compared has changed: no split stays behind, and the panels look again."""
+        self.comparison = Comparison(_sources(self.document, self.others))
+        self.set_look(dataclasses.replace(self.look, split=None))
+        for callback in self._opened:
+            callback()
 
     def _deliver(self, client: int, picture: Picture) -> None:
         handle = self.server.get_clients().get(client)
-        if handle is not None:
-            to_viser(handle, picture)
+        if handle is None:
+            return
+        if picture.depth is None:
+            to_page(self.serving.overlay, client, picture)
+        else:
+            to_viser(handle, picture, frame.VIEW_SCALE)
+        self.problem = None
+        width, height = picture.size
+        self.serving.overlay.status(client, f"{width}x{height} · {picture.milliseconds:.0f} ms{self._counted()}")
+
+    def _counted(self) -> str:
+        model = self.document.model
+        if model is None or not hasattr(model, "means"):
+            return ""
+        return f" · {len(model.means):,} Gaussians"
+
+    def _told(self, client: int, words: str) -> None:
+        """A picture could not be drawn: say why in the line over it; the last good one stays."""
+        self.problem = words
+        self.serving.overlay.status(client, words)
 
     def _connected(self, handle: viser.ClientHandle) -> None:
         handle.camera.on_update(lambda _: self._ask(handle))
@@ -252,6 +301,17 @@ class Viewer:
         self.refresh()
 
 
+def _sources(document: Document, others: Sequence[Document]) -> dict[str, Document]:
+    """What is open by a name of its own."""
+    found: dict[str, Document] = {}
+    for opened in (document, *others):
+        name, count = opened.name or "nothing", 2
+        while name in found:
+            name, count = f"{opened.name} ({count})", count + 1
+        found[name] = opened
+    return found
+
+
 def fitting_fov(camera: Camera, aspect: float) -> float:
     """The vertical field of view at which a window of this aspect shows all of the camera's picture."""
     half = max(camera.height / camera.fy, camera.width / camera.fx / aspect) / 2
@@ -266,14 +326,27 @@ def serve(
     compare: bool = False,
     window: bool = False,
     scene: Path | None = None,
+    train: Mapping[str, Any] | None = None,
 ) -> int:
-    """Open the viewer on runs, models or a capture and stay until Ctrl-C; returns the exit code."""
+    """Open the viewer on runs, models or a capture and stay until Ctrl-C; returns the exit code.
+
+    With `train` (arguments of `anchorfield.app.train`) training begins at once.
+    """
     machine.single_torch_thread()
     warnings.filterwarnings("ignore", module="websockets")
-    document = open_document(paths[0] if paths else None, scene)
+    if train:
+        paths = [Path(train["out"] if train["resume"] else train["source"])]
+    document, *others = [open_document(path, scene) for path in paths] or [open_document(None)]
     with start(host, port, "anchorfield") as serving:
-        viewer = Viewer(serving, document)
+        viewer = Viewer(serving, document, others)
+        if compare:
+            viewer.set_look(dataclasses.replace(viewer.look, split=_first_split(viewer)))
+            serving.overlay.split(None, 0.5)
+        if train:
+            _begin(viewer, train)
         print("\n".join(serving.lines), flush=True)
+        if window:
+            print(open_window(serving.url), flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -281,6 +354,27 @@ def serve(
         finally:
             viewer.close()
     return 0
+
+
+def _first_split(viewer: Viewer) -> Split:
+    """The first two that are open, or the first and its photographs."""
+    left, *others = viewer.comparison.names
+    if not others and viewer.document.scene is None:
+        raise UsageError(f"nothing to compare with: {viewer.document.no_scene_reason}")
+    return Split(left, others[0] if others else PHOTOGRAPH)
+
+
+def _begin(viewer: Viewer, wish: Mapping[str, Any]) -> None:
+    """Train as the command line asked for."""
+    if wish["resume"]:
+        viewer.live.train_on(wish["minutes"], steps=wish["steps"])
+        return
+    names = ("minutes", "steps", "out", "downscale", "seed", "split", "backend", "save_every")
+    viewer.live.start(wish["method"], wish["settings"], **{name: wish[name] for name in names})
+
+
+def _icon(name: str | None) -> viser.IconName | None:
+    return None if name is None else viser.IconName(name)
 
 
 def _id(client: viser.ClientHandle | None) -> int:

@@ -182,7 +182,11 @@ class _Cameras:
             try:
                 camera = view.camera
                 width, height = _fitted(camera.width, camera.height, THUMBNAIL)
-                pixels = view.load_at(width, height) if view.load_at else view.load()[:: camera.height // height or 1, :: camera.width // width or 1]
+                pixels = (
+                    view.load_at(width, height)
+                    if view.load_at
+                    else view.load()[:: camera.height // height or 1, :: camera.width // width or 1]
+                )
                 self._frustums[view.name].image = pixels[..., :3].numpy()
             except Exception:  # a photo that cannot be read stays without a picture
                 traceback.print_exc()

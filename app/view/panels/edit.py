@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from anchorfield.app.view.app import Viewer
 
-BEGIN = "Choose a tool and draw over the picture. Selected Gaussians turn **yellow**; then delete, move or recolour them."
+BEGIN = (
+    "Choose a tool and draw over the picture. Selected Gaussians turn **yellow**; then delete, move or recolour them."
+)
 
 
 def build(viewer: Viewer) -> None:

@@ -29,7 +29,9 @@ def build(desk: Desk) -> viser.GuiFolderHandle:
     viewer, gui = desk.viewer, desk.viewer.gui
     with gui.add_folder("Change the selection") as folder:
         viewer.button("Delete", lambda _: desk.do(ops.Delete()), icon="trash", colour="red", hint="Key Delete")
-        group = gui.add_button_group("", ("Duplicate", "Keep only this"), hint="The copy is selected; the rest is deleted")
+        group = gui.add_button_group(
+            "", ("Duplicate", "Keep only this"), hint="The copy is selected; the rest is deleted"
+        )
         named = {"Duplicate": ops.Duplicate, "Keep only this": ops.Crop}
         group.on_click(
             lambda event: viewer.act(event.target.value, lambda: desk.do(named[event.target.value]()), event.client_id)
@@ -51,11 +53,21 @@ def _layers(desk: Desk) -> None:
     with gui.add_folder("Set aside and bring in", expand_by_default=False):
         name = gui.add_text("Name", "part")
         viewer.button(
-            "Set the selection aside", lambda _: desk.do(ops.Separate(name.value)), icon="box", hint="Out of the scene, but kept"
+            "Set the selection aside",
+            lambda _: desk.do(ops.Separate(name.value)),
+            icon="box",
+            hint="Out of the scene, but kept",
         )
         kept = gui.add_dropdown("Set aside", (NONE,))
-        back = viewer.button("Bring it back", lambda _: desk.do(ops.Merge(layer=kept.value)), icon="package-import", hint="Into the scene, selected")
-        upload = gui.add_upload_button("Bring in a .ply file", icon=_icon("upload"), mime_type=".ply", hint="Splats of another scene")
+        back = viewer.button(
+            "Bring it back",
+            lambda _: desk.do(ops.Merge(layer=kept.value)),
+            icon="package-import",
+            hint="Into the scene, selected",
+        )
+        upload = gui.add_upload_button(
+            "Bring in a .ply file", icon=_icon("upload"), mime_type=".ply", hint="Splats of another scene"
+        )
     upload.on_upload(
         lambda event: viewer.act(
             "Bring in", lambda: _merge(desk, event.target.value.name, event.target.value.content), event.client_id
@@ -100,7 +112,9 @@ class _Move:
         with gui.add_folder("Move, turn, scale"):
             self._on = gui.add_checkbox("Show the arrows", False, hint="Drag arrows to move, arcs to turn. Key W")
             self._factor = gui.add_number("Scale by", 1.0, min=0.01, max=100.0, step=0.05)
-            viewer.button("Scale", lambda _: self._scale(), icon="arrows-maximize", hint="About the middle of the selection")
+            viewer.button(
+                "Scale", lambda _: self._scale(), icon="arrows-maximize", hint="About the middle of the selection"
+            )
         on_hand(viewer, "Move", self._on, self._toggle)
         viewer.command("Move and turn the selection", "W", self._flip)
         viewer.on_open(self._hide)

@@ -39,9 +39,13 @@ class _CleanUp:
             self._kind = gui.add_dropdown("Remove", tuple(KINDS))
             self._about = gui.add_markdown("")
             self._strength = gui.add_slider("Strength", 0.0, 1.0, 0.01, 0.5, hint="How much is proposed")
-            self._propose = viewer.button("Propose", lambda client: self._ask(client), icon="wand", hint="Shows in red what would go")
+            self._propose = viewer.button(
+                "Propose", lambda client: self._ask(client), icon="wand", hint="Shows in red what would go"
+            )
             self._words = gui.add_markdown("")
-            self._apply = viewer.button("Apply", lambda _: self._do(), icon="check", colour="red", hint="Remove what is red")
+            self._apply = viewer.button(
+                "Apply", lambda _: self._do(), icon="check", colour="red", hint="Remove what is red"
+            )
             self._discard = viewer.button("Discard", lambda _: self._forget(), icon="x", hint="Nothing is removed")
         self._kind.on_update(lambda event: self._changed(event.client_id))
         self._strength.on_update(lambda event: self._changed(event.client_id))

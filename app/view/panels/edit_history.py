@@ -39,7 +39,10 @@ def build(desk: Desk) -> viser.GuiFolderHandle:
     with gui.add_folder("Steps and saving", expand_by_default=False) as folder:
         steps = gui.add_markdown("")
         viewer.button(
-            "Save the edited splats", lambda client: _save_splats(desk, client), icon="device-floppy", hint="A .ply file"
+            "Save the edited splats",
+            lambda client: _save_splats(desk, client),
+            icon="device-floppy",
+            hint="A .ply file",
         )
         viewer.button(
             "Save the steps",
@@ -52,7 +55,10 @@ def build(desk: Desk) -> viser.GuiFolderHandle:
             what = gui.add_dropdown("What may change", (FREE, FROZEN, ONLY))
             minutes = gui.add_number("Minutes", 2.0, min=0.1, step=0.5)
             viewer.button(
-                "Start", lambda _: _retrain(desk, what.value, minutes.value), icon="player-play", hint="See the Train tab"
+                "Start",
+                lambda _: _retrain(desk, what.value, minutes.value),
+                icon="player-play",
+                hint="See the Train tab",
             )
 
     def update() -> None:

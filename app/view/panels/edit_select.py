@@ -37,7 +37,16 @@ TOOLS = {
 }
 DRAWN = {"Rectangle": "rectangle", "Lasso": "lasso", "Brush": "brush"}
 SHAPES: dict[str, Shape] = {"Sphere": "sphere", "Box": "box", "Plane": "plane"}
-KEYS = {HAND: "V", "Rectangle": "R", "Lasso": "L", "Brush": "O", "Sphere": "G", "Box": "J", "Colour": "Y", "By value": "Q"}
+KEYS = {
+    HAND: "V",
+    "Rectangle": "R",
+    "Lasso": "L",
+    "Brush": "O",
+    "Sphere": "G",
+    "Box": "J",
+    "Colour": "Y",
+    "By value": "Q",
+}
 WHILE_DRAWING = " Shift adds, Alt takes away; hold Space to move the camera."
 ATTRIBUTES = {
     "Opacity": "opacity",
@@ -77,7 +86,10 @@ class _Select:
             self._attribute = gui.add_dropdown("Value", tuple(ATTRIBUTES))
             self._plot = gui.add_uplot(
                 (np.arange(2.0), np.zeros(2)),
-                (uplot.Series(label="value"), uplot.Series(label="Gaussians", stroke="#2f9bff", fill="#2f9bff44", width=1)),
+                (
+                    uplot.Series(label="value"),
+                    uplot.Series(label="Gaussians", stroke="#2f9bff", fill="#2f9bff44", width=1),
+                ),
                 scales={"x": uplot.Scale(time=False)},
                 legend=uplot.Legend(show=False),
                 height=120,
@@ -117,7 +129,12 @@ class _Select:
             "Unlock all": ops.Unlock,
         }
         rows = (("All", "None", "Invert"), ("Grow", "Shrink"), ("Hide", "Show all"), ("Lock", "Unlock all"))
-        hints = ("What is selected", "The selection", "Hidden ones are not shown or changed", "Locked ones stay as they are")
+        hints = (
+            "What is selected",
+            "The selection",
+            "Hidden ones are not shown or changed",
+            "Locked ones stay as they are",
+        )
         for row, hint in zip(rows, hints, strict=True):
             group = gui.add_button_group("", row, hint=hint)
             group.on_click(

@@ -64,7 +64,9 @@ class Desk:
         self.changed()
         return capital(sentence or "there is nothing to do again")
 
-    def preview(self, make: Callable[[], Operation], tell: Callable[[str | None], None], client: int | None = None) -> None:
+    def preview(
+        self, make: Callable[[], Operation], tell: Callable[[str | None], None], client: int | None = None
+    ) -> None:
         """Tint what an operation would take; of many wishes in a row only the newest is followed.
 
         `tell` is given the sentence, or None where it could not be.

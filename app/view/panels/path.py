@@ -21,7 +21,6 @@ from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import UsageError
 
 if TYPE_CHECKING:
-
     from anchorfield.app.view.app import Viewer
 
 ROOT = "/path"

@@ -49,7 +49,9 @@ def build(viewer: Viewer) -> None:
             upload = gui.add_upload_button(
                 "Send a model file", mime_type=".ply,.safetensors", hint="Up to 50 MB (.ply, .safetensors)"
             )
-            upload.on_upload(lambda event: viewer.act("Send a model file", lambda: _received(viewer, event.target.value)))
+            upload.on_upload(
+                lambda event: viewer.act("Send a model file", lambda: _received(viewer, event.target.value))
+            )
 
     def update() -> None:
         welcome.visible = viewer.document.path is None

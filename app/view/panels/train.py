@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 PRESETS = {"First look (1 min)": 1.0, "Good (5 min)": 5.0, "Standard (10 min)": 10.0, "Thorough (30 min)": 30.0}
 OWN = "Own time"
 SIZES = {"Full size": 1, "Half": 2, "A quarter": 4, "An eighth": 8}
-CURVES = (("loss", "Loss", "#e0654a"), ("psnr", "PSNR on held-out photos, dB", "#2f9e5b"), ("count", "Gaussians", "#3f8cff"))
+CURVES = (
+    ("loss", "Loss", "#e0654a"),
+    ("psnr", "PSNR on held-out photos, dB", "#2f9e5b"),
+    ("count", "Gaussians", "#3f8cff"),
+)
 MOST_POINTS = 400
 BUSY = ("training", "paused", "saving")
 
@@ -68,7 +72,9 @@ def _sentence(viewer: Viewer, last: Event | None) -> str:
         parts.append(f"**{last['psnr']:.2f} dB** on held-out photos")
     if last.get("count") is not None:
         parts.append(f"**{last['count']:,}** Gaussians")
-    parts.append(f"step {last['step']:,} · {last['steps_per_second']:.1f} steps/s · {machine.human_bytes(last['memory'])}")
+    parts.append(
+        f"step {last['step']:,} · {last['steps_per_second']:.1f} steps/s · {machine.human_bytes(last['memory'])}"
+    )
     return "  \n".join(parts)
 
 
@@ -86,7 +92,10 @@ class _Controls:
                 "Save now", lambda _: self._do("save"), icon="device-floppy", hint="Write a checkpoint and go on"
             )
             self._stop = viewer.button(
-                "Stop and save", lambda _: self._do("stop"), icon="player-stop", hint="End here; what is trained is kept"
+                "Stop and save",
+                lambda _: self._do("stop"),
+                icon="player-stop",
+                hint="End here; what is trained is kept",
             )
         self._longer = gui.add_folder("Train longer")
         with self._longer:
@@ -96,11 +105,17 @@ class _Controls:
         with self._new:
             names = tuple(methods.names())
             default = job.DEFAULT_METHOD if job.DEFAULT_METHOD in names else names[0]
-            self._method = gui.add_dropdown("Method", names, initial_value=default, hint="How the scene is represented and learned")
+            self._method = gui.add_dropdown(
+                "Method", names, initial_value=default, hint="How the scene is represented and learned"
+            )
             self._about = gui.add_markdown("")
-            self._preset = gui.add_dropdown("Time", (*PRESETS, OWN), initial_value="Good (5 min)", hint="How long to train")
+            self._preset = gui.add_dropdown(
+                "Time", (*PRESETS, OWN), initial_value="Good (5 min)", hint="How long to train"
+            )
             self._minutes = gui.add_number("Minutes", 5.0, min=0.1, step=0.5, visible=False)
-            self._size = gui.add_dropdown("Photo size", tuple(SIZES), hint="Smaller photos train faster, with less detail")
+            self._size = gui.add_dropdown(
+                "Photo size", tuple(SIZES), hint="Smaller photos train faster, with less detail"
+            )
             self._start = viewer.button("Start training", lambda _: self.start(), icon="player-play", colour="green")
             self._advanced = gui.add_folder("All settings of the method", expand_by_default=False)
         self._form = _Form(viewer, self._advanced)
@@ -206,7 +221,9 @@ def _is_choice(setting: Setting) -> bool:
 def _widget(viewer: Viewer, setting: Setting, value: Any) -> Any:
     gui, label = viewer.gui, setting.flag.replace("-", " ").capitalize()
     if _is_choice(setting):
-        return gui.add_dropdown(label, tuple(map(str, typing.get_args(setting.annotation))), initial_value=str(value), hint=setting.help)
+        return gui.add_dropdown(
+            label, tuple(map(str, typing.get_args(setting.annotation))), initial_value=str(value), hint=setting.help
+        )
     if setting.annotation is bool:
         return gui.add_checkbox(label, bool(value), hint=setting.help)
     if setting.annotation is int:
@@ -268,7 +285,11 @@ class _Curves:
 def _points(events: list[Event], name: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Minutes and values, at most MOST_POINTS of them."""
     kind = "evaluated" if name == "psnr" else "step"
-    found = [(e["seconds"] / 60, e[name]) for e in events if e["event"] == kind and e.get(name) is not None and "seconds" in e]
+    found = [
+        (e["seconds"] / 60, e[name])
+        for e in events
+        if e["event"] == kind and e.get(name) is not None and "seconds" in e
+    ]
     thinned = found[:: max(1, len(found) // MOST_POINTS)]
     array = np.asarray(thinned, dtype=np.float64).reshape(-1, 2)
     return array[:, 0].copy(), array[:, 1].copy()

@@ -1,14 +1,17 @@
-"""The View tab: what kind of picture, how large, and what is drawn over it."""
+"""The View tab: what kind of picture, what hides what, and how much of the time it may take while training."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from anchorfield.app.view.broker import Share
+from anchorfield.app.view.panels.widgets import on_hand
 
 if TYPE_CHECKING:
     from anchorfield.app.view.app import Viewer
 
-MODES = {
+MODES: dict[str, Any] = {
     "Colour": "rgb",
     "Depth": "depth",
     "Normals": "normal",
@@ -16,7 +19,16 @@ MODES = {
     "Error against photo": "error",
     "Gaussians per pixel": "count",
 }
+ABOUT = {
+    "Colour": "The scene as a camera sees it.",
+    "Depth": "How far each pixel's surface is: near is bright.",
+    "Normals": "Which way surfaces face, from their depth.",
+    "Opacity": "Where the scene lets the background through.",
+    "Error against photo": "The nearest photo, carried to this camera, against the render.",
+    "Gaussians per pixel": "How many are drawn there: bright is costly.",
+}
 KEYS = ("1", "2", "3", "4", "5", "6")
+SHARES = {"Training first (5 %)": 0.05, "Balanced (10 %)": 0.1, "Picture first (50 %)": 0.5}
 
 
 def build(viewer: Viewer) -> None:
@@ -24,11 +36,38 @@ def build(viewer: Viewer) -> None:
     gui = viewer.gui
     with viewer.tab("View", "eye"):
         mode = gui.add_dropdown("Show", tuple(MODES), hint="What each pixel means. Keys 1 to 6.")
-        mode.on_update(lambda _: viewer.set_look(dataclasses.replace(viewer.look, mode=MODES[mode.value])))
+        about = gui.add_markdown(f"*{ABOUT['Colour']}*")
+        hides = gui.add_checkbox(
+            "Scene hides what is behind it",
+            False,
+            hint="Cameras, meshes and handles go behind the scene; slow in browsers without a graphics processor",
+        )
+        share = gui.add_dropdown(
+            "While training",
+            tuple(SHARES),
+            initial_value="Balanced (10 %)",
+            hint="How much of the time a resting picture may take from the training",
+        )
+        viewer.button("Look at the whole scene", viewer.home, icon="home", hint="Key H")
 
-    def pick(name: str) -> str:
+    def pick(name: str) -> None:
+        about.content = f"*{ABOUT[name]}*"
+        viewer.set_look(dataclasses.replace(viewer.look, mode=MODES[name]))
+
+    def pick_by_key(name: str) -> None:
         mode.value = name
-        return f"{name} is shown"
+        pick(name)
 
+    def hide() -> None:
+        viewer.set_look(dataclasses.replace(viewer.look, depth=hides.value))
+
+    def allow() -> None:
+        viewer.broker.share = Share(still=SHARES[share.value], moving=max(0.5, SHARES[share.value]))
+        viewer.live.share = max(0.5, SHARES[share.value])
+
+    on_hand(viewer, "Show", mode, lambda _: pick(mode.value))
+    on_hand(viewer, "Show", hides, lambda _: hide())
+    on_hand(viewer, "Show", share, lambda _: allow())
+    viewer.command("Look at the whole scene", "H", viewer.home, icon="home")
     for key, name in zip(KEYS, MODES, strict=True):
-        viewer.command(f"Show: {name}", key, lambda client, name=name: pick(name), icon="eye")
+        viewer.command(f"Show: {name}", key, lambda client, name=name: pick_by_key(name), icon="eye")  # type: ignore[misc]
