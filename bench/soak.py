@@ -5,8 +5,8 @@
 The viewer runs as the program that users start, on a copy of a run (by default one trained here on the sample capture).
 Two browsers with state of their own drag the camera; one of them also trains, pauses, resumes, saves, stops, cleans up
 and undoes through the panel's buttons; the other opens every tab and reloads the page. It fails on an error of a page,
-a traceback or error in the program's output, a picture that does not follow the camera, and where the program's resident
-memory after the warm-up (the first third) grows by more than 5 %.
+a traceback or error in the program's output, a picture that does not follow the camera, and where the
+program's resident memory after the warm-up (the first third) grows by more than 5 %.
 """
 
 from __future__ import annotations
