@@ -4,9 +4,9 @@
 
 The viewer runs as the program that users start, on a copy of a run (by default one trained here on the sample capture).
 Two browsers with state of their own drag the camera; one of them also trains, pauses, resumes, saves, stops, cleans up
-and undoes through the panel's buttons; the other opens every tab and reloads the page. It fails on an error of a page, on a traceback or
-error in the program's output, where a picture stops following the camera, and where the program's resident memory after
-the warm-up (the first third) grows by more than 5 %.
+and undoes through the panel's buttons; the other opens every tab and reloads the page. It fails on an error of a page,
+a traceback or error in the program's output, a picture that does not follow the camera, and where the
+program's resident memory after the warm-up (the first third) grows by more than 5 %.
 """
 
 from __future__ import annotations
@@ -138,11 +138,11 @@ class Visitor:
             found.click(timeout=PATIENCE)
 
     def press(self, label: str) -> bool:
-        """Click a button where it comes within some seconds; says whether it did."""
+        """Click a button where it can be pressed within some seconds; says whether it could."""
         button = self.page.get_by_role("button", name=label, exact=True).filter(visible=True)
         end = time.monotonic() + 5
         while time.monotonic() < end:
-            if button.count():
+            if button.count() and button.first.is_enabled():
                 button.first.click(timeout=PATIENCE)
                 return True
             self.page.wait_for_timeout(250)
