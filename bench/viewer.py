@@ -33,6 +33,7 @@ from anchorfield.app.pictures import Pixels
 from anchorfield.app.view import pictures, server
 from anchorfield.app.view.broker import Broker, Picture, to_page
 from anchorfield.app.view.pictures import Look
+from anchorfield.app.view.turns import Turns
 from anchorfield.methods import Fit, HasGaussians
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.types import Frame
@@ -84,27 +85,6 @@ def subject(name: str, gaussians: int, trained: int) -> Subject:
     return Subject(fit.model, generator, held)
 
 
-class Turns:
-    """Training waits between two steps while somebody draws."""
-
-    def __init__(self) -> None:
-        self._lock, self._wanted = threading.Lock(), threading.Event()
-
-    @contextmanager
-    def drawing(self) -> Iterator[None]:
-        self._wanted.set()
-        with self._lock:
-            self._wanted.clear()
-            yield
-
-    @contextmanager
-    def stepping(self) -> Iterator[None]:
-        while self._wanted.is_set():
-            time.sleep(1e-4)
-        with self._lock:
-            yield
-
-
 class Service:
     """The viewer's parts without its panels: a page, the broker, and training that can be switched on."""
 
@@ -140,6 +120,7 @@ class Service:
     def moved(self, client: Any) -> None:
         """Camera messages are counted: the page counts the same ones."""
         self.numbers[client.client_id] = number = self.numbers.get(client.client_id, 0) + 1
+        self.turns.touch()
         camera = viser_camera(client.camera)
         self.broker.camera(client.client_id, _numbered(camera, number), Look(depth=False))
 
@@ -155,9 +136,14 @@ class Service:
 
     def train(self) -> None:
         while True:
-            self.training.wait()
-            with self.turns.stepping():
+            if not self.training.is_set():
+                self.turns.rest()
+                self.training.wait()
+            self.turns.begin()
+            try:
                 next(self.shown.fits)
+            finally:
+                self.turns.end()
             self.steps += 1
             self.broker.refresh()
 
