@@ -120,7 +120,6 @@ class Service:
     def moved(self, client: Any) -> None:
         """Camera messages are counted: the page counts the same ones."""
         self.numbers[client.client_id] = number = self.numbers.get(client.client_id, 0) + 1
-        self.turns.touch()
         camera = viser_camera(client.camera)
         self.broker.camera(client.client_id, _numbered(camera, number), Look(depth=False))
 
