@@ -33,6 +33,7 @@ from anchorfield.app.pictures import Pixels
 from anchorfield.app.view import pictures, server
 from anchorfield.app.view.broker import Broker, Picture, to_page
 from anchorfield.app.view.pictures import Look
+from anchorfield.app.view.turns import Turns
 from anchorfield.methods import Fit, HasGaussians
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.types import Frame
@@ -82,27 +83,6 @@ def subject(name: str, gaussians: int, trained: int) -> Subject:
     for fit in islice(generator, trained - 1):
         fit.progress = min(0.6, fit.step / trained)
     return Subject(fit.model, generator, held)
-
-
-class Turns:
-    """Training waits between two steps while somebody draws."""
-
-    def __init__(self) -> None:
-        self._lock, self._wanted = threading.Lock(), threading.Event()
-
-    @contextmanager
-    def drawing(self) -> Iterator[None]:
-        self._wanted.set()
-        with self._lock:
-            self._wanted.clear()
-            yield
-
-    @contextmanager
-    def stepping(self) -> Iterator[None]:
-        while self._wanted.is_set():
-            time.sleep(1e-4)
-        with self._lock:
-            yield
 
 
 class Service:
@@ -155,9 +135,14 @@ class Service:
 
     def train(self) -> None:
         while True:
-            self.training.wait()
-            with self.turns.stepping():
+            if not self.training.is_set():
+                self.turns.rest()
+                self.training.wait()
+            self.turns.begin()
+            try:
                 next(self.shown.fits)
+            finally:
+                self.turns.end()
             self.steps += 1
             self.broker.refresh()
 
