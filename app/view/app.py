@@ -63,6 +63,7 @@ class Viewer:
             paint=lambda picture, camera, look: self.comparison.paint(picture, camera, look),
             tell=self._told,
             training=lambda: self.live.state == "training",
+            turn=lambda: self.live.turn(),
         )
         self.gui.configure_theme(dark_mode=True, control_width="large", show_logo=False, show_share_button=False)
         self.gui.set_panel_label("anchorfield")
@@ -258,10 +259,8 @@ class Viewer:
         self.serving.overlay.status(client, f"{width}x{height} · {picture.milliseconds:.0f} ms{self._counted()}")
 
     def _counted(self) -> str:
-        model = self.document.model
-        if model is None or not hasattr(model, "means"):
-            return ""
-        return f" · {len(model.means):,} Gaussians"
+        means = getattr(self.document.model, "means", None)
+        return "" if means is None else f" · {len(means):,} Gaussians"
 
     def _told(self, client: int, words: str) -> None:
         """A picture could not be drawn: say why in the line over it; the last good one stays."""

@@ -67,7 +67,7 @@ class _Panel:
                 viewer.button("Remove", lambda _: self._remove(), icon="trash")
             self._whole = gui.add_folder("Whole path", visible=False)
             with self._whole:
-                self._duration = gui.add_number("Length (s)", 0.0, min=0.1, step=0.5, hint="All times stretch with it")
+                self._duration = gui.add_number("Length (s)", 1.0, min=0.1, step=0.5, hint="All times stretch with it")
                 self._tension = gui.add_slider(
                     "Straightness",
                     0.0,

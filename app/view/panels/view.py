@@ -63,7 +63,6 @@ def build(viewer: Viewer) -> None:
 
     def allow() -> None:
         viewer.broker.share = Share(still=SHARES[share.value], moving=max(0.5, SHARES[share.value]))
-        viewer.live.share = max(0.5, SHARES[share.value])
 
     on_hand(viewer, "Show", mode, lambda _: pick(mode.value))
     on_hand(viewer, "Show", hides, lambda _: hide())
