@@ -65,6 +65,8 @@ class Viewer:
             training=lambda: self.live.state == "training",
             turn=lambda: self.live.turn(),
         )
+        self.server.scene.configure_default_lights(cast_shadow=False)  # shadow maps cost most of what a page draws
+        self.server.scene.configure_environment_map(None)
         self.gui.configure_theme(dark_mode=True, control_width="large", show_logo=False, show_share_button=False)
         self.gui.set_panel_label("anchorfield")
         self.gui.main_panel.dock_right()
