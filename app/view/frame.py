@@ -99,7 +99,7 @@ def focus(cameras: Sequence[Camera]) -> Vector:
         across = np.eye(3) - np.outer(pose[:3, 2], pose[:3, 2])
         left += across
         right += across @ pose[:3, 3]
-    return np.linalg.solve(left, right)
+    return np.asarray(np.linalg.solve(left, right), np.float64)
 
 
 def first_look(cameras: Sequence[Camera], up: Vector) -> tuple[Vector, Vector]:

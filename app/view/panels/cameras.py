@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from anchorfield.app.evaluation import view_psnr
 from anchorfield.app.view import frame
+from anchorfield.app.view.panels.widgets import put
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.scenes.scene import Scene
@@ -125,7 +126,7 @@ class _Cameras:
         places = {name: handle.position for name, handle in self._frustums.items()} if self._visible.value else {}
         names, positions = list(places), np.array(list(places.values())).reshape(-1, 3)
         clients = self._viewer.server.get_clients()
-        for id, client in clients.items():
+        for client in clients.values():
             away = np.linalg.norm(positions - client.camera.position, axis=1)
             near = names[int(away.argmin())] if len(away) and away.min() < SAME_PLACE * frame.VIEW_SCALE else None
             self._hide(client, near)
@@ -140,7 +141,7 @@ class _Cameras:
         if index is None:
             raise UsageError(f"there is no photo called {name}")
         if self._name.value != name:
-            self._name.value = name
+            put(self._name, value=name)
         camera = scene.views[index].camera
         self._viewer.fly(client, camera)
         self._hide(self._viewer.client(client), name)
@@ -192,7 +193,7 @@ class _Cameras:
                 traceback.print_exc()
 
     def _flip(self) -> str:
-        self._visible.value = not self._visible.value
+        put(self._visible, value=not self._visible.value)
         self._toggle()
         return "Cameras are shown: click one to fly there" if self._visible.value else "Cameras are hidden"
 
@@ -256,7 +257,8 @@ class _Cameras:
         text = f"{len(scene.train)} learned from, {len(scene.test)} kept aside"
         if known:
             worst = min(known, key=known.__getitem__)
-            text += f"<br>{len(known)} scored: {np.mean(list(known.values())):.2f} dB on average; worst {worst}, {known[worst]:.2f} dB"
+            mean = np.mean(list(known.values()))
+            text += f"<br>{len(known)} scored: {mean:.2f} dB on average; worst {worst}, {known[worst]:.2f} dB"
         stops = ",".join(f"rgb{colour_of(WORST + (BEST - WORST) * share)}" for share in (0.0, 0.5, 1.0))
         self._legend.content = (
             f'<div style="padding:0 12px;font-size:0.8em;line-height:1.5">{text}'

@@ -72,7 +72,7 @@ class _Compare:
 
     def toggle(self) -> str | None:
         """Switch the split on or off."""
-        self._how.value = OFF if self._how.value != OFF else BESIDE
+        put(self._how, value=OFF if self._how.value != OFF else BESIDE)
         return self._apply()
 
     def _apply(self) -> str | None:

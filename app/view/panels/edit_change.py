@@ -43,7 +43,7 @@ def build(desk: Desk) -> viser.GuiFolderHandle:
         ("Duplicate the selection", "D", ops.Duplicate),
         ("Keep only the selection", None, ops.Crop),
     ):
-        viewer.command(name, key, lambda _, operation=operation: desk.do(operation()))
+        viewer.command(name, key, lambda _, operation=operation: desk.do(operation()))  # type: ignore[misc]
     return folder
 
 

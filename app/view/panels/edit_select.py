@@ -107,10 +107,10 @@ class _Select:
         self._size.on_update(lambda event: self._resize(event.client_id))
         self._sizes.on_update(lambda event: self._resize(event.client_id))
         for handle in (self._colour, self._tolerance, self._range, self._mode):
-            handle.on_update(lambda event: self._preview(event.client_id))  # type: ignore[attr-defined]
+            handle.on_update(lambda event: self._preview(event.client_id))
         viewer.on_open(self._put_away)
         for name, key in KEYS.items():
-            viewer.command(f"Tool: {name}", key, lambda client, name=name: self._choose(name, client), TOOLS[name])
+            viewer.command(f"Tool: {name}", key, lambda client, name=name: self._choose(name, client), TOOLS[name])  # type: ignore[misc]
         viewer.command("Tool: Plane", None, lambda client: self._choose("Plane", client), TOOLS["Plane"])
         self._arrange()
 
@@ -142,9 +142,9 @@ class _Select:
             )
         for name, key in (("All", "A"), ("None", "shift+A"), ("Invert", "I"), ("Hide", "H"), ("Show all", "shift+H")):
             label = f"Select: {name}" if name in rows[0] else f"{name} (selection)" if name == "Hide" else name
-            viewer.command(label, key, lambda _, name=name: do(named[name]()))
+            viewer.command(label, key, lambda _, name=name: do(named[name]()))  # type: ignore[misc]
         for name in ("Grow", "Shrink", "Lock", "Unlock all"):
-            viewer.command(f"{name} (selection)", None, lambda _, name=name: do(named[name]()))
+            viewer.command(f"{name} (selection)", None, lambda _, name=name: do(named[name]()))  # type: ignore[misc]
 
     # Choosing a tool.
 

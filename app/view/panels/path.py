@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import viser
 
 from anchorfield.app import files, paths, pictures
 from anchorfield.app.paths import CameraPath
@@ -102,7 +103,9 @@ class _Panel:
                 viewer.button(
                     "Save keyframes", self._save, icon="device-floppy", hint="A JSON file for `render --path`, too"
                 )
-                upload = gui.add_upload_button("Load keyframes", icon="upload", mime_type="application/json")
+                upload = gui.add_upload_button(
+                    "Load keyframes", icon=viser.IconName("upload"), mime_type="application/json"
+                )
         for handle, change in (
             (self._chosen, self._fill),
             (self._seconds, self._retime),
@@ -279,9 +282,9 @@ class _Panel:
             position, wxyz = frame.place(camera)
             scene.add_camera_frustum(
                 f"{ROOT}/{index}",
-                np.radians(key.fov_y_degrees),
+                float(np.radians(key.fov_y_degrees)),
                 16 / 9,
-                0.4,
+                scale=0.4,
                 color=(255, 140, 0),
                 position=position,
                 wxyz=wxyz,

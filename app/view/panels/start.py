@@ -82,10 +82,12 @@ def _open_run(viewer: Viewer, label: str) -> str:
 def _runs() -> dict[str, Path]:
     """Run folders below ./runs, newest first, under a short label."""
     found = sorted(Path("runs").glob(f"**/{CONFIG}"), key=lambda file: file.stat().st_mtime, reverse=True)[:RECENT]
-    return {
-        f"{file.parent.relative_to('runs')} · {time.strftime('%d %b %H:%M', time.localtime(file.stat().st_mtime))}": file.parent
-        for file in found
-    }
+    return {f"{file.parent.relative_to('runs')} · {_when(file)}": file.parent for file in found}
+
+
+def _when(file: Path) -> str:
+    """When a file was written, in words."""
+    return time.strftime("%d %b %H:%M", time.localtime(file.stat().st_mtime))
 
 
 def _received(viewer: Viewer, file: object) -> str:

@@ -15,6 +15,7 @@ from anchorfield.app import job, machine
 from anchorfield.app import settings as flat
 from anchorfield.app.journal import Event
 from anchorfield.app.settings import Setting
+from anchorfield.app.view.panels.widgets import put
 from anchorfield.renderer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def build(viewer: Viewer) -> None:
         bar.visible = live.state in BUSY
         bar.animated = live.state == "training"
         if steps:
-            bar.value = 100 * min(1.0, steps[-1]["progress"])
+            put(bar, value=100 * min(1.0, steps[-1]["progress"]))
         controls.show(live.state, can_start=document.scene is not None, has_run=document.run is not None)
         curves.show(events)
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from anchorfield.app.view.broker import Share
-from anchorfield.app.view.panels.widgets import on_hand
+from anchorfield.app.view.panels.widgets import on_hand, put
 
 if TYPE_CHECKING:
     from anchorfield.app.view.app import Viewer
@@ -48,14 +48,14 @@ def build(viewer: Viewer) -> None:
             initial_value="Balanced (10 %)",
             hint="How much of the time a resting picture may take from the training",
         )
-        viewer.button("Look at the whole scene", viewer.home, icon="home", hint="Key H")
+        viewer.button("Look at the whole scene", viewer.home, icon="home", hint="Key W")
 
     def pick(name: str) -> None:
         about.content = f"*{ABOUT[name]}*"
         viewer.set_look(dataclasses.replace(viewer.look, mode=MODES[name]))
 
     def pick_by_key(name: str) -> None:
-        mode.value = name
+        put(mode, value=name)
         pick(name)
 
     def hide() -> None:
@@ -67,6 +67,6 @@ def build(viewer: Viewer) -> None:
     on_hand(viewer, "Show", mode, lambda _: pick(mode.value))
     on_hand(viewer, "Show", hides, lambda _: hide())
     on_hand(viewer, "Show", share, lambda _: allow())
-    viewer.command("Look at the whole scene", "H", viewer.home, icon="home")
+    viewer.command("Look at the whole scene", "W", viewer.home, icon="home")
     for key, name in zip(KEYS, MODES, strict=True):
         viewer.command(f"Show: {name}", key, lambda client, name=name: pick_by_key(name), icon="eye")  # type: ignore[misc]
