@@ -9,10 +9,33 @@ import difflib
 import importlib
 import pkgutil
 
-from anchorfield.methods._method import Fit, HasGaussians, HasPlan, Method, Model, State
+from anchorfield.methods._method import (
+    Fit,
+    HasDensity,
+    HasDistance,
+    HasGaussians,
+    HasMesh,
+    HasPlan,
+    Method,
+    Model,
+    State,
+)
 from anchorfield.renderer.errors import UsageError
 
-__all__ = ["Fit", "HasGaussians", "HasPlan", "Method", "Model", "State", "describe", "load", "names"]
+__all__ = [
+    "Fit",
+    "HasDensity",
+    "HasDistance",
+    "HasGaussians",
+    "HasMesh",
+    "HasPlan",
+    "Method",
+    "Model",
+    "State",
+    "describe",
+    "load",
+    "names",
+]
 
 
 def names() -> list[str]:
