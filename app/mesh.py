@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from anchorfield.app import files
 from anchorfield.app.run import FrameOfReference, Run
-from anchorfield.methods import Model
+from anchorfield.methods import HasDensity, HasDistance, HasMesh, Model
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.meshing import (
@@ -24,13 +26,17 @@ from anchorfield.renderer.meshing import (
     without_small_parts,
     without_weak_patches,
 )
-from anchorfield.renderer.meshing_fusion import Volume, coloured, fusing, region
+from anchorfield.renderer.meshing_fusion import Region, Volume, coloured, fusing, region
+from anchorfield.renderer.meshing_grid import TILE, field_surface
 from anchorfield.renderer.meshing_views import DepthView, depth_view, spread
 from anchorfield.renderer.types import Frame
 from anchorfield.scenes.mesh_files import check_mesh_ending, write_mesh
 
 Source: TypeAlias = Run | Model | Callable[[Camera], Frame]
 Extraction: TypeAlias = Generator[tuple[float, str], None, Mesh]
+
+HALF_ABSORBED = 0.01  # share of the box's longest side in which a density's surface takes half of the light
+RENDERED, FUSED, FOUND = 0.45, 0.8, 0.85  # shares of the work
 
 
 @dataclass(frozen=True)
@@ -128,27 +134,55 @@ def extracting(
             raise UsageError("a mesh of something that is not a run needs cameras")
         scene = source.scene
         cameras = [scene.views[index].camera for index in scene.train]
-    draw = source.render if isinstance(source, Run | Model) else source
+    if not cameras:
+        raise DataError("nothing to mesh: the capture has no training views")
+    model = source.model if isinstance(source, Run) else source
+    draw = model.render if isinstance(model, Model) else model
     views = yield from _rendering(draw, cameras, settings)
-    yield 0.45, "finding what to mesh"
+    yield RENDERED, "finding what to mesh"
     where = region(views, settings.resolution, settings.share)
     if where is None:
         raise DataError("nothing to mesh: no view shows anything opaque; train longer or check the model's pictures")
-    volume = Volume(where, views)
-    for done in fusing(volume, views):
-        yield 0.45 + 0.35 * done / len(views), f"view {done} of {len(views)} fused"
-    yield 0.8, "finding the surface"
-    mesh = volume.surface()
-    agreed = volume.agreeing(mesh.vertices) >= min(settings.agreeing, max(1, len(views) // 3))
-    mesh = without_small_parts(without_weak_patches(mesh, agreed), settings.smallest)
+    mesh = yield from _surface(model, views, where, settings)
+    mesh = without_small_parts(mesh, settings.smallest)
     if not len(mesh):
         raise DataError("nothing to mesh: the views show no common surface; train longer or raise --resolution")
-    yield 0.85, f"simplifying {len(mesh):,} faces"
+    yield FOUND, f"simplifying {len(mesh):,} faces"
     mesh = decimated(smoothed(mesh, settings.smooth), settings.faces)
     yield 0.95, "colouring"
     mesh = with_normals(coloured(mesh, views, 2 * where.truncation))
     yield 1.0, f"{len(mesh):,} faces"
     return mesh
+
+
+def _surface(model: object, views: Sequence[DepthView], where: Region, settings: MeshSettings) -> Extraction:
+    """The surface by the best that the model offers."""
+    if isinstance(model, HasMesh):
+        return model.mesh()
+    if isinstance(model, HasDistance):
+        return (yield from _of_field(model.distance, where))
+    if isinstance(model, HasDensity):
+        level = math.log(2) / (HALF_ABSORBED * where.voxel * max(where.cells))
+        density = model.density
+        return (yield from _of_field(lambda points: 1 - density(points) / level, where))
+    volume = Volume(where, views)
+    for done in fusing(volume, views):
+        yield RENDERED + (FUSED - RENDERED) * done / len(views), f"view {done} of {len(views)} fused"
+    yield FUSED, "finding the surface"
+    mesh = volume.surface()
+    agreed = volume.agreeing(mesh.vertices) >= min(settings.agreeing, max(1, len(views) // 3))
+    return without_weak_patches(mesh, agreed)
+
+
+def _of_field(field: Callable[[Tensor], Tensor], where: Region) -> Extraction:
+    """The surface where a field of points is zero."""
+    tiles = math.prod(-(-size // TILE) for size in where.cells)
+    steps = field_surface(field, where.low.double().numpy(), where.voxel, where.cells)
+    for done, mesh in enumerate(steps, 1):
+        if mesh is not None:
+            return mesh
+        yield RENDERED + (FUSED - RENDERED) * done / tiles, f"part {done} of {tiles} asked"
+    raise AssertionError("field_surface ends with a mesh")
 
 
 def _rendering(
@@ -162,5 +196,5 @@ def _rendering(
         small = camera.resized(max(3, round(camera.width * factor)), max(3, round(camera.height * factor)))
         with torch.no_grad():
             views.append(depth_view(small, draw(small)))
-        yield 0.45 * number / len(chosen), f"view {number} of {len(chosen)} rendered"
+        yield RENDERED * number / len(chosen), f"view {number} of {len(chosen)} rendered"
     return views

@@ -9,10 +9,35 @@ import difflib
 import importlib
 import pkgutil
 
-from anchorfield.methods._method import CanStart, Fit, HasGaussians, HasPlan, Method, Model, State
+from anchorfield.methods._method import (
+    CanStart,
+    Fit,
+    HasDensity,
+    HasDistance,
+    HasGaussians,
+    HasMesh,
+    HasPlan,
+    Method,
+    Model,
+    State,
+)
 from anchorfield.renderer.errors import UsageError
 
-__all__ = ["CanStart", "Fit", "HasGaussians", "HasPlan", "Method", "Model", "State", "describe", "load", "names"]
+__all__ = [
+    "CanStart",
+    "Fit",
+    "HasDensity",
+    "HasDistance",
+    "HasGaussians",
+    "HasMesh",
+    "HasPlan",
+    "Method",
+    "Model",
+    "State",
+    "describe",
+    "load",
+    "names",
+]
 
 
 def names() -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import UsageError
+from anchorfield.renderer.meshing import Mesh
 from anchorfield.renderer.types import Frame, Gaussians
 from anchorfield.scenes.scene import Scene
 
@@ -42,6 +43,33 @@ class HasGaussians(Protocol):
 
     def gaussians(self, camera: Camera | None = None) -> Gaussians:
         """Detached Gaussians in the training frame."""
+        ...
+
+
+@runtime_checkable
+class HasMesh(Protocol):
+    """A model whose surface is a mesh already."""
+
+    def mesh(self) -> Mesh:
+        """The surface in the training frame."""
+        ...
+
+
+@runtime_checkable
+class HasDistance(Protocol):
+    """A model whose surface is where a signed distance is zero."""
+
+    def distance(self, points: Tensor) -> Tensor:
+        """Distance [N] from the surface at world points [N, 3], below zero inside."""
+        ...
+
+
+@runtime_checkable
+class HasDensity(Protocol):
+    """A model that absorbs light by a density."""
+
+    def density(self, points: Tensor) -> Tensor:
+        """Share of the light that is absorbed per unit of length [N] at world points [N, 3], from zero up."""
         ...
 
 

@@ -50,9 +50,9 @@ def without_small_parts(mesh: Mesh, smallest: float) -> Mesh:
 
 
 def without_weak_patches(mesh: Mesh, strong: NDArray[np.bool_]) -> Mesh:
-    """The mesh without patches of faces that no corner of `strong` [V] is in, unless they fill a hole between such.
+    """The mesh without patches of faces that have no corner in `strong` [V], unless they fill a hole.
 
-    A patch is taken to fill a hole where at least half of its outline continues in strong faces.
+    A patch is taken to fill one where at least half of its outline continues in other faces.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components

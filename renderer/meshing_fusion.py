@@ -48,10 +48,10 @@ def region(views: Sequence[DepthView], resolution: int, share: float) -> Region 
     if len(points) == 0:
         return None
     shares = seen_by([view.camera for view in views], points)
-    if float(torch.quantile(_thinned(shares), 0.95)) < share:
-        share = 0.0  # cameras that look outwards from one place have nothing in common
+    outwards = float(torch.quantile(_thinned(shares), 0.95)) < share  # such cameras have nothing in common
+    share = 0.0 if outwards else share
     points = points[shares >= share]
-    tail = 0.002 if share else 0.02  # outliers, and the far background of cameras that look outwards
+    tail = 0.02 if outwards else 0.002  # the far background, or outliers
     few = _thinned(points)
     low, high = torch.quantile(few, tail, dim=0), torch.quantile(few, 1 - tail, dim=0)
     margin = 0.03 * float((high - low).max())
@@ -95,8 +95,8 @@ class Volume:
         order = np.lexsort([*fine.T.flip(0).numpy(), *coarse.T.flip(0).numpy()])
         self.blocks = places[torch.from_numpy(order)]  # [B, 3]
         self._directory[tuple(self.blocks.T)] = torch.arange(len(self.blocks))
-        self._sums = torch.zeros(len(self.blocks), BLOCK**3)
-        self._weights = torch.zeros(len(self.blocks), BLOCK**3)
+        self.sums = torch.zeros(len(self.blocks), BLOCK**3)
+        self.weights = torch.zeros(len(self.blocks), BLOCK**3)
         self._agreeing = torch.zeros(len(self.blocks), BLOCK**3, dtype=torch.int16)  # views with a surface nearby
 
     @property
@@ -134,8 +134,8 @@ class Volume:
             depth, weight, known = view.sampled(local)
             ahead = depth - local[:, 2]
             weight = torch.where(known & (ahead > -where.truncation), weight, 0.0)
-            self._sums[some] += (weight * (ahead / where.truncation).clamp(-1, 1)).reshape(len(some), -1)
-            self._weights[some] += weight.reshape(len(some), -1)
+            self.sums[some] += (weight * (ahead / where.truncation).clamp(-1, 1)).reshape(len(some), -1)
+            self.weights[some] += weight.reshape(len(some), -1)
             self._agreeing[some] += ((weight > 0) & (ahead < where.truncation)).reshape(len(some), -1)
 
         with ThreadPoolExecutor(cpu_threads()) as pool:
@@ -163,7 +163,7 @@ class Volume:
 
     def surface(self) -> Mesh:
         """Where the distance is zero, near what some view sees."""
-        values = torch.where(self._agreeing > 0, self._sums / self._weights.clamp_min(1e-12), torch.nan)
+        values = torch.where(self._agreeing > 0, self.sums / self.weights.clamp_min(1e-12), torch.nan)
         blocks = values.reshape(-1, BLOCK, BLOCK, BLOCK).numpy()
         directory = self._directory.numpy()
         span = TILE // BLOCK

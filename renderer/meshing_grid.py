@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from anchorfield.renderer.meshing import Mesh
 
@@ -29,8 +31,7 @@ def zero_surface(
 
     def of_tile(tile: Corner) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         first = (tile[0] * TILE, tile[1] * TILE, tile[2] * TILE)
-        counts = [min(TILE, size - start) + 1 for start, size in zip(first, cells, strict=True)]
-        return _marched(sample(first, (counts[0], counts[1], counts[2])), first)
+        return _marched(sample(first, _points(first, cells)), first)
 
     with ThreadPoolExecutor(threads) as pool:
         parts = list(pool.map(of_tile, tiles))
@@ -40,6 +41,44 @@ def zero_surface(
         [np.empty((0, 3), np.int64)] + [part + start for (_, part), start in zip(parts, starts, strict=False)]
     )
     return _welded(vertices, faces, cells, origin, spacing)
+
+
+def field_surface(
+    field: Callable[[Tensor], Tensor], low: NDArray[np.float64], spacing: float, cells: Corner
+) -> Iterator[Mesh | None]:
+    """The surface where `field` of world points [N, 3] falls below zero, on a grid from `low` on.
+
+    Yields None after each tile but the last, then the mesh.
+    """
+    tiles = [(int(x), int(y), int(z)) for x, y, z in np.ndindex(*(-(-size // TILE) for size in cells))]
+    known: dict[Corner, NDArray[np.float32]] = {}
+
+    def sample(first: Corner, count: Corner) -> NDArray[np.float32]:
+        axes = [
+            torch.arange(start, start + size) * spacing + offset
+            for start, size, offset in zip(first, count, low, strict=True)
+        ]
+        with torch.no_grad():
+            slabs = [
+                field(torch.stack(torch.meshgrid(x[None], axes[1], axes[2], indexing="ij"), -1).reshape(-1, 3).float())
+                for x in axes[0]
+            ]
+        return torch.cat(slabs).reshape(count).float().cpu().numpy()
+
+    for tile in tiles:
+        first = (tile[0] * TILE, tile[1] * TILE, tile[2] * TILE)
+        values = sample(first, _points(first, cells))
+        if values.min() < 0 < values.max():
+            known[first] = values
+        yield None
+    places = [(x // TILE, y // TILE, z // TILE) for x, y, z in known]
+    yield zero_surface(lambda first, count: known[first], places, cells, low, spacing, 1)
+
+
+def _points(first: Corner, cells: Corner) -> Corner:
+    """How many grid points a tile has along each axis."""
+    x, y, z = (min(TILE, size - start) + 1 for start, size in zip(first, cells, strict=True))
+    return x, y, z
 
 
 def _marched(values: NDArray[np.float32], first: Corner) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -16,6 +16,7 @@ from anchorfield.renderer.types import Frame
 
 OPAQUE = 0.9  # a pixel of less opacity shows a mixture of near and far
 JUMP = 0.01  # bend of the depth between neighbouring pixels, as a share of it, that is an edge and no surface
+CREASE = 4.0  # sum of the slopes of two surfaces that meet, up to which they do
 GRAZING = 0.1  # cosine between surface and ray below which depth says little
 
 
@@ -40,7 +41,8 @@ def depth_view(camera: Camera, frame: Frame) -> DepthView:
     depth = frame.depth.detach().float()
     solid = (frame.alpha >= OPAQUE) & torch.isfinite(depth) & (depth > 0)
     depth = torch.where(solid, depth, 0.0)
-    weight = torch.where(solid & ~_edges(depth), frame.alpha.detach().float(), 0.0)
+    edges = _edges(depth, max(JUMP, CREASE / min(camera.fx, camera.fy)))
+    weight = torch.where(solid & ~edges, frame.alpha.detach().float(), 0.0)
     cosine = facing(camera, depth)
     weight = torch.where(cosine > GRAZING, weight * cosine, 0.0)
     colour = (frame.rgb.detach().clamp(0, 1) * 255).round().to(torch.uint8)
@@ -107,8 +109,8 @@ def facing(camera: Camera, depth: Tensor) -> Tensor:
     return cosine
 
 
-def _edges(depth: Tensor) -> Tensor:
-    """Pixels [H, W] beside a jump of the depth, where a plane under any angle has none, or beside unknown ones."""
+def _edges(depth: Tensor, most: float) -> Tensor:
+    """Pixels [H, W] beside a bend of the depth above `most` of it (a plane has none) or beside unknown ones."""
     edge = torch.zeros_like(depth, dtype=torch.bool)
     for axis in (0, 1):
         if depth.shape[axis] < 3:
@@ -119,7 +121,7 @@ def _edges(depth: Tensor) -> Tensor:
         # A plane is linear in 1 / depth along a row or a column of the picture.
         bend = (1 / before.clamp_min(1e-6) + 1 / after.clamp_min(1e-6) - 2 / here.clamp_min(1e-6)).abs() * here
         bent = edge.narrow(axis, 1, depth.shape[axis] - 2)
-        bent |= bend > JUMP
+        bent |= bend > most
     return edge
 
 

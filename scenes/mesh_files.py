@@ -62,7 +62,8 @@ def in_source_frame(mesh: Mesh, source_from_world: Array) -> Mesh:
         raise DataError(f"the mesh cannot be moved into the capture's frame: {problem}") from problem
     vertices = mesh.vertices.astype(np.float64) @ (scale * rotation).T + translation
     normals = None if mesh.normals is None else (mesh.normals @ rotation.T).astype(np.float32)
-    moved = vertices.astype(np.float32)
+    with np.errstate(over="ignore"):
+        moved = vertices.astype(np.float32)
     if not np.isfinite(moved).all():
         raise DataError("the mesh has vertices that are not finite")
     return Mesh(moved, mesh.faces, mesh.colours, normals)
