@@ -54,7 +54,7 @@ def region(views: Sequence[DepthView], resolution: int, share: float) -> Region 
     tail = 0.02 if outwards else 0.002  # the far background, or outliers
     few = _thinned(points)
     low, high = torch.quantile(few, tail, dim=0), torch.quantile(few, 1 - tail, dim=0)
-    margin = 0.03 * float((high - low).max())
+    margin = 0.06 * float((high - low).max())  # points are few at the tip of a corner
     low, high = low - margin, high + margin
     voxel = float((high - low).max()) / resolution
     cells = [max(1, math.ceil(float(side) / voxel / BLOCK)) * BLOCK for side in high - low]

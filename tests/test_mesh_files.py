@@ -46,6 +46,20 @@ def chunks(path: Path) -> tuple[dict[str, object], bytes]:
     return json.loads(content[20 : 20 + length]), content[28 + length :]
 
 
+def normals_in(path: Path) -> NDArray[np.float64]:
+    """The normals of a file's vertices as they are stored: trimesh makes its own from the faces."""
+    if path.suffix == ".ply":
+        vertex = PlyData.read(path)["vertex"]
+        return np.stack([vertex[name] for name in ("nx", "ny", "nz")], 1).astype(np.float64)
+    if path.suffix == ".obj":
+        return np.array([line.split()[1:] for line in path.read_text().splitlines() if line[:3] == "vn "], np.float64)
+    document, binary = chunks(path)
+    accessor = document["accessors"][document["meshes"][0]["primitives"][0]["attributes"]["NORMAL"]]  # type: ignore[index]
+    view = document["bufferViews"][accessor["bufferView"]]  # type: ignore[index]
+    stored = np.frombuffer(binary, "<f4", 3 * accessor["count"], view["byteOffset"])
+    return stored.reshape(-1, 3).astype(np.float64)
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_other_programs_read_the_same_triangles(ending: str, tmp_path: Path) -> None:
     mesh, out = tetrahedron(), tmp_path / f"mesh.{ending}"
@@ -56,7 +70,7 @@ def test_other_programs_read_the_same_triangles(ending: str, tmp_path: Path) -> 
     np.testing.assert_array_equal(read.faces, mesh.faces)
     assert read.volume == pytest.approx(2.5**3, rel=1e-5)
     turned = mesh.normals @ similarity()[:3, :3].T / 2.5  # type: ignore[operator]
-    np.testing.assert_allclose(read.vertex_normals, turned, atol=1e-3)
+    np.testing.assert_allclose(normals_in(out), turned, atol=1e-3)
 
 
 @pytest.mark.parametrize("ending", ["ply", "obj"])

@@ -116,12 +116,12 @@ def as_trimesh(mesh: Mesh) -> trimesh.Trimesh:
     return trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
 
 
-SMALL = MeshSettings(resolution=64, smooth=0)
+SMALL = MeshSettings(resolution=64, smooth=0, agreeing=1)  # few exact views: none needs another's word
 
 
 @pytest.mark.parametrize(("shape", "most"), [(ball, 0.001), (box, 0.002)])
 def test_depth_of_a_known_shape_gives_that_shape(shape: Distance, most: float) -> None:
-    mesh = extract(lambda camera: traced(shape, camera), SMALL, around(24))
+    mesh = extract(lambda camera: traced(shape, camera), SMALL, around(60))
     found = errors(mesh, shape)
     assert found.mean() < most * mesh.diagonal
     assert found.max() < 0.02 * mesh.diagonal
