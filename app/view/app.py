@@ -53,6 +53,7 @@ class Viewer:
         self.jobs = Queue()
         self.live = Live(document)
         self.problem: str | None = None  # why the last picture could not be drawn
+        self._hotkeys: dict[str, str] = {}
         self._opened: list[Callable[[], None]] = []
         self._ticks: list[Callable[[], None]] = []
         self._tasks: queue.SimpleQueue[tuple[str, Callable[[], str | None], int | None] | None] = queue.SimpleQueue()
@@ -110,6 +111,10 @@ class Viewer:
         icon: str | None = None,
     ) -> None:
         """A line of the command palette, with a hotkey such as "E" or "shift+E"; runs `function(client_id)`."""
+        if hotkey is not None and hotkey.lower() in self._hotkeys:
+            raise ValueError(f"the hotkey {hotkey} of '{name}' already is that of '{self._hotkeys[hotkey.lower()]}'")
+        if hotkey is not None:
+            self._hotkeys[hotkey.lower()] = name
         modifier, _, key = (hotkey or "").rpartition("+")
         handle = self.gui.add_command(
             name,
