@@ -94,7 +94,7 @@ def test_hotkeys_are_unique_and_leave_walking_and_the_palette_alone() -> None:
         viewer = Viewer(serving, open_document(None))  # every panel has registered its own: a clash would have raised
         try:
             for taken in ("W", "shift+A", "P", "cmd/ctrl+K"):
-                with pytest.raises(ValueError, match="taken"):
+                with pytest.raises(ValueError, match="hotkey"):
                     viewer.command("Another", taken, lambda client: None)
         finally:
             viewer.close()

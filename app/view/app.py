@@ -39,7 +39,7 @@ FLIGHT_SECONDS, FLIGHT_FRAMES = 0.45, 12
 FIRST_FOV = 0.9  # radians
 PANEL_WIDTH = 380  # CSS pixels
 WALKING = frozenset("WASDQE")  # keys with which the page moves the camera, whatever is held with them
-PALETTE = {"cmd/ctrl+K", "cmd/ctrl+shift+P"}
+PALETTE = {"cmd/ctrl+k": "the palette", "cmd/ctrl+shift+p": "the palette"}
 PLACE = "anchorfield-camera"  # under which a browser remembers where it stood
 
 
@@ -58,7 +58,7 @@ class Viewer:
         self.jobs = Queue()
         self.live = Live(document)
         self.problem: str | None = None  # why the last picture could not be drawn
-        self._hotkeys = set(PALETTE)
+        self._hotkeys = dict(PALETTE)
         self._opened: list[Callable[[], None]] = []
         self._ticks: list[Callable[[], None]] = []
         self._tasks: queue.SimpleQueue[tuple[str, Callable[[], str | None], int | None] | None] = queue.SimpleQueue()
@@ -118,10 +118,13 @@ class Viewer:
         icon: str | None = None,
     ) -> None:
         """A line of the command palette, with a hotkey such as "E" or "shift+E"; runs `function(client_id)`."""
+        if hotkey is not None and hotkey.lower() in self._hotkeys:
+            raise ValueError(f"the hotkey {hotkey} of '{name}' already is that of '{self._hotkeys[hotkey.lower()]}'")
         modifier, _, key = (hotkey or "").rpartition("+")
-        if hotkey and (key in WALKING or hotkey in self._hotkeys):
-            raise ValueError(f"{hotkey} cannot be the hotkey of '{name}': it is taken")
-        self._hotkeys |= {hotkey} if hotkey else set()
+        if key in WALKING:
+            raise ValueError(f"the hotkey {hotkey} of '{name}' would also move the camera")
+        if hotkey is not None:
+            self._hotkeys[hotkey.lower()] = name
         handle = self.gui.add_command(
             name,
             description=description,

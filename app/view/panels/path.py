@@ -38,7 +38,7 @@ def build(viewer: Viewer) -> None:
     """The tab, and keys to add a keyframe and to play."""
     panel = _Panel(viewer)
     viewer.on_open(panel.opened)
-    viewer.command("Add this view to the path", "shift+K", panel.add, icon="plus")
+    viewer.command("Add this view to the path", "K", panel.add, icon="plus")
     viewer.command("Play the path", None, panel.play, icon="player-play")
 
 
@@ -58,7 +58,7 @@ class _Panel:
                 self.add,
                 icon="plus",
                 colour="green",
-                hint="A keyframe at the end of the path. Key Shift K",
+                hint="A keyframe at the end of the path. Key K",
             )
             self._one = gui.add_folder("Keyframe", visible=False)
             with self._one:
