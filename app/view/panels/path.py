@@ -54,7 +54,11 @@ class _Panel:
         with viewer.tab("Path", "route"):
             self._words = gui.add_markdown(NOTHING)
             viewer.button(
-                "Add this view", self.add, icon="plus", colour="green", hint="A keyframe at the end of the path. Key K"
+                "Add this view",
+                self.add,
+                icon="plus",
+                colour="green",
+                hint="A keyframe at the end of the path. Key K",
             )
             self._one = gui.add_folder("Keyframe", visible=False)
             with self._one:
