@@ -110,13 +110,13 @@ class _Move:
         self._from = np.eye(4)
         self._held: _Held | None = None
         with gui.add_folder("Move, turn, scale"):
-            self._on = gui.add_checkbox("Show the arrows", False, hint="Drag arrows to move, arcs to turn. Key W")
+            self._on = gui.add_checkbox("Show the arrows", False, hint="Drag arrows to move, arcs to turn. Key E")
             self._factor = gui.add_number("Scale by", 1.0, min=0.01, max=100.0, step=0.05)
             viewer.button(
                 "Scale", lambda _: self._scale(), icon="arrows-maximize", hint="About the middle of the selection"
             )
         on_hand(viewer, "Move", self._on, self._toggle)
-        viewer.command("Move and turn the selection", "W", self._flip)
+        viewer.command("Move and turn the selection", "E", self._flip)
         viewer.on_open(self._hide)
         desk.on_change(self._follow)
 
