@@ -38,7 +38,7 @@ def build(viewer: Viewer) -> None:
     """The tab, and keys to add a keyframe and to play."""
     panel = _Panel(viewer)
     viewer.on_open(panel.opened)
-    viewer.command("Add this view to the path", "shift+P", panel.add, icon="plus")
+    viewer.command("Add this view to the path", "K", panel.add, icon="plus")
     viewer.command("Play the path", None, panel.play, icon="player-play")
 
 
