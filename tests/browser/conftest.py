@@ -130,6 +130,12 @@ class Page:
         """The input that stands beside a label."""
         return self.tab.get_by_label(label, exact=True).filter(visible=True).first
 
+    def choose(self, label: str, option: str) -> Page:
+        """Pick an entry of a dropdown."""
+        self.field(label).click()
+        self.tab.get_by_role("option", name=option, exact=True).filter(visible=True).first.click()
+        return self
+
     def picture(self) -> bytes:
         """The middle of the scene as it is drawn now, without notifications and the line of status."""
         box = self.tab.locator("canvas[data-engine]").bounding_box()

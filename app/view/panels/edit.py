@@ -23,7 +23,7 @@ def build(viewer: Viewer) -> None:
     desk = Desk(viewer)
     with viewer.tab("Edit", "pencil"):
         words = viewer.gui.add_markdown("")
-        undo, redo = edit_history.buttons(desk)
+        undo = edit_history.buttons(desk)
         parts: list[viser.GuiFolderHandle] = [
             edit_select.build(desk),
             edit_change.build(desk),
@@ -38,8 +38,7 @@ def build(viewer: Viewer) -> None:
         put(words, content=f"Nothing can be edited: {reason}." if reason else _words(desk) if editor else BEGIN)
         for part in parts:
             put(part, visible=reason is None)
-        put(undo, visible=reason is None, disabled=editor is None or not editor.undoable)
-        put(redo, visible=reason is None, disabled=editor is None or editor.position == len(editor.history()))
+        put(undo, visible=reason is None)
 
     desk.on_change(update)
     viewer.every_second(update)

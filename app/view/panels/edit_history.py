@@ -21,16 +21,17 @@ LISTED = 12  # steps, the newest first
 FREE, FROZEN, ONLY = "Everything may change", "Selection stays as it is", "Only the selection changes"
 
 
-def buttons(desk: Desk) -> tuple[viser.GuiButtonHandle, viser.GuiButtonHandle]:
+def buttons(desk: Desk) -> viser.GuiButtonGroupHandle:
     """Undo and redo, with their hotkeys."""
     viewer = desk.viewer
-    undo = viewer.button("Undo", lambda _: desk.undo(), icon="arrow-back-up", hint="Ctrl+Z, or U")
-    redo = viewer.button("Redo", lambda _: desk.redo(), icon="arrow-forward-up", hint="Ctrl+Shift+Z, or Shift+U")
+    group = viewer.gui.add_button_group("Steps", ("Undo", "Redo"), hint="Ctrl+Z and Ctrl+Shift+Z, or U and Shift+U")
+    named = {"Undo": desk.undo, "Redo": desk.redo}
+    group.on_click(lambda event: viewer.act(event.target.value, named[event.target.value], event.client_id))
     for hotkey, again in (("cmd/ctrl+Z", "cmd/ctrl+shift+Z"), ("U", "shift+U")):
         name = " (Ctrl+Z)" if hotkey.endswith("Z") else ""
         viewer.command(f"Undo the last edit{name}", hotkey, lambda _: desk.undo(), icon="arrow-back-up")
         viewer.command(f"Redo the edit{name}", again, lambda _: desk.redo(), icon="arrow-forward-up")
-    return undo, redo
+    return group
 
 
 def build(desk: Desk) -> viser.GuiFolderHandle:

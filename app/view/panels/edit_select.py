@@ -9,6 +9,7 @@ import viser
 from viser import uplot
 
 from anchorfield.app.edit import operations as ops
+from anchorfield.app.edit import selecting
 from anchorfield.app.edit.operations import Mode, Operation
 from anchorfield.app.view.overlay import Gesture, Tool
 from anchorfield.app.view.panels.edit_shapes import Gizmo, Shape
@@ -57,7 +58,7 @@ ATTRIBUTES = {
     "Green": "green",
     "Blue": "blue",
 }
-FINE_BINS, BINS = 10_000, 60
+STEPS, BINS = 1000, 60  # of the slider; of the histogram
 
 
 def build(desk: Desk) -> viser.GuiFolderHandle:
@@ -79,8 +80,8 @@ class _Select:
             self._mode = gui.add_dropdown("How", tuple(MODES), hint="What becomes of what is selected already")
             self._front = gui.add_checkbox("Only what is in front", False, hint="Leaves out what is covered from here")
             self._radius = gui.add_slider("Brush (pixels)", 2, 200, 1, 24)
-            self._size = gui.add_slider("Radius", 0.01, 2.0, 0.01, 0.2)
-            self._sizes = gui.add_vector3("Half sides", (0.2, 0.2, 0.2), min=(0.005,) * 3, step=0.01)
+            self._size = gui.add_slider("Radius", 0.01, 1.0, 0.01, 0.1, hint="The cameras lie within a radius of 1")
+            self._sizes = gui.add_vector3("Half sides", (0.1, 0.1, 0.1), min=(0.005,) * 3, step=0.01)
             self._colour = gui.add_rgb("Colour", (128, 128, 128))
             self._tolerance = gui.add_slider("Tolerance", 0.01, 1.0, 0.01, 0.15, hint="How different a colour may be")
             self._attribute = gui.add_dropdown("Value", tuple(ATTRIBUTES))
@@ -116,7 +117,7 @@ class _Select:
 
     def _groups(self, gui: viser.GuiApi) -> None:
         viewer, do = self._viewer, self._desk.do
-        self._step = gui.add_number("Distance", 0.02, min=0.001, step=0.005, hint="By which Grow and Shrink go")
+        self._step = gui.add_number("Grow by", 0.02, min=0.001, step=0.005, hint="How far Grow and Shrink go")
         named = {
             "Grow": lambda: ops.Grow(float(self._step.value)),
             "Shrink": lambda: ops.Shrink(float(self._step.value)),
@@ -171,11 +172,11 @@ class _Select:
                 raise
         if name in DRAWN:
             tool = Tool(DRAWN[name], float(self._radius.value))  # type: ignore[arg-type]
-            self._pointer.take(f"Select: {name}", tool, self._drawn, self._put_away)
+            self._pointer.take("Select", tool, self._drawn, self._put_away)
         elif name == "Colour":
-            self._pointer.take("Select: Colour", POINT, self._picked, self._put_away)
+            self._pointer.take("Select", POINT, self._picked, self._put_away)
         else:
-            self._release()
+            self._pointer.release("Select", tell=False)
         self._desk.end_preview()
         self._arrange()
         if name in SHAPES:
@@ -186,11 +187,7 @@ class _Select:
 
     def _switch_brush(self) -> None:
         if self._tool.value == "Brush":
-            self._pointer.take("Select: Brush", Tool("brush", float(self._radius.value)), self._drawn, self._put_away)
-
-    def _release(self) -> None:
-        if (self._pointer.holder or "").startswith("Select: "):
-            self._pointer.release()
+            self._pointer.take("Select", Tool("brush", float(self._radius.value)), self._drawn, self._put_away)
 
     def _put_away(self) -> None:
         """Another panel has the mouse, or Escape was pressed."""
@@ -283,27 +280,31 @@ class _Select:
 
     def _show_values(self, client: int) -> None:
         """The histogram, and where each hundredth of the Gaussians lies."""
-        attribute = cast(ops.Attribute, ATTRIBUTES[self._attribute.value])
-        counts, edges = self._desk.editor.histogram(attribute, FINE_BINS)
-        below = np.concatenate([[0], np.cumsum(counts)]) / max(1, counts.sum())
-        self._edges = np.interp(np.linspace(0, 1, 1001), below, edges)
-        low, high = self._edges[5], self._edges[995]
-        shown = np.linspace(low, high, BINS + 1) if high > low else np.array([low, low + 1.0])
-        heights = np.diff(np.interp(shown, edges, below * counts.sum()))
-        self._plot.data = ((shown[:-1] + shown[1:]) / 2, heights)
+        editor, attribute = self._desk.editor, cast(ops.Attribute, ATTRIBUTES[self._attribute.value])
+        values = selecting.attribute(editor.gaussians, attribute)[~editor.hidden].numpy()
+        values = np.sort(values[np.isfinite(values)])
+        if not len(values):
+            raise UsageError("all Gaussians are hidden: press Show all first")
+        self._edges = values[np.round(np.linspace(0, len(values) - 1, STEPS + 1)).astype(int)]
+        low, high = self._edges[STEPS // 200], self._edges[-STEPS // 200]
+        wide = attribute in ("size", "elongation") and low > 0
+        high = max(float(high), float(low) * 1.01 if wide else float(low) + 1e-6)
+        shown = np.geomspace(low, high, BINS + 1) if wide else np.linspace(low, high, BINS + 1)
+        self._plot.scales = {"x": uplot.Scale(time=False, distr=3 if wide else 1)}
+        self._plot.data = ((shown[:-1] + shown[1:]) / 2, np.histogram(values, shown)[0].astype(np.float64))
         self._preview(client)
 
     def _bounds(self) -> tuple[float, float]:
         low, high = (float(value) for value in self._range.value)
         if not len(self._edges):
             raise UsageError("choose a value first")
-        first = -ops.LARGEST if low <= 0 else float(self._edges[round(10 * low)])
-        last = ops.LARGEST if high >= 100 else float(self._edges[round(10 * high)])
+        first = -ops.LARGEST if low <= 0 else float(self._edges[round(STEPS * low / 100)])
+        last = ops.LARGEST if high >= 100 else float(self._edges[round(STEPS * high / 100)])
         return first, last
 
     def _values(self) -> str:
         """The range in the value's own unit."""
         if self._tool.value != "By value" or not len(self._edges):
             return ""
-        low, high = (float(self._edges[round(10 * value)]) for value in self._range.value)
+        low, high = (float(self._edges[round(STEPS * value / 100)]) for value in self._range.value)
         return f"  \n{self._attribute.value} from {low:.3g} to {high:.3g}"

@@ -32,7 +32,7 @@ class Gizmo:
         self._viewer, self._moved = viewer, moved
         self._controls: viser.TransformControlsHandle | None = None
         self._shape: Shape | None = None
-        self._sizes: Sizes = (0.2, 0.2, 0.2)
+        self._sizes: Sizes = (0.1, 0.1, 0.1)
 
     def show(self, shape: Shape, sizes: Sizes, client: int) -> None:
         """Put a shape where the client looks."""
@@ -54,7 +54,7 @@ class Gizmo:
         """Draw the shape at another size: a sphere's radius comes first, a box has half its sides."""
         self._sizes = sizes
         scene, name = self._viewer.server.scene, f"{ROOT}/shape"
-        look: dict[str, Any] = {"color": COLOUR, "opacity": 0.25, "cast_shadow": False, "receive_shadow": False}
+        look: dict[str, Any] = {"color": COLOUR, "opacity": 0.12, "cast_shadow": False, "receive_shadow": False}
         a, b, c = (float(value) * frame.VIEW_SCALE for value in sizes)
         if self._shape == "sphere":
             scene.add_icosphere(name, radius=a, side="double", **look)

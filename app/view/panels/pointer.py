@@ -63,15 +63,16 @@ class Pointer:
         if before and before.name != name:
             before.released()
 
-    def release(self, name: str | None = None) -> None:
-        """Give the button back to the camera; with a name only where that tool has it."""
+    def release(self, name: str | None = None, tell: bool = True) -> None:
+        """Give the button back to the camera; with a name only where that tool has it, which need not be told."""
         with self._lock:
             before = self._taken
             if before is None or name not in (None, before.name):
                 return
             self._taken = None
         self._viewer.serving.overlay.set_tool(None, None)
-        before.released()
+        if tell:
+            before.released()
 
     def points(self, name: str, count: int, use: Callable[[list[Array]], str | None], shown: str) -> str:
         """Ask for clicks on surfaces; after `count` of them `use` is given the points of the training frame."""

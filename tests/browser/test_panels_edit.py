@@ -1,0 +1,213 @@
+"""The Edit tab as a person uses it: tools, changes, clean-up, and undo to the first bit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from conftest import Page, Program
+
+from anchorfield.app.export import export
+from anchorfield.app.run import Run
+
+
+def picture(page: Page) -> bytes:
+    """The settled picture, without what floats over it."""
+    page.tab.add_style_tag(content=".mantine-Notifications-root, #anchorfield-overlay { opacity: 0 }")
+    return page.settled()
+
+
+def number(page: Page, pattern: str) -> int:
+    """The number that the Edit tab says of something, e.g. "selected"."""
+    text = page.says(re.compile(r"[\d,]+ Gaussians, [\d,]+ selected")).inner_text()
+    found = re.search(rf"([\d,]+) {pattern}", text)
+    return int(found.group(1).replace(",", "")) if found else 0
+
+
+def waits(page: Page, pattern: str, condition: str, count: int = 0) -> int:
+    """The number once it is more than, less than or equal to a count."""
+    holds = {"more": lambda n: n > count, "less": lambda n: n < count, "is": lambda n: n == count}[condition]
+    for _ in range(200):
+        if holds(now := number(page, pattern)):
+            return now
+        page.tab.wait_for_timeout(100)
+    raise AssertionError(f"{now} {pattern}; expected {condition} {count}")
+
+
+def tool(page: Page, name: str) -> None:
+    """Choose a selection tool by its place in the dropdown."""
+    page.choose("Tool", name)
+
+
+def draw(page: Page, points: list[tuple[float, float]]) -> None:
+    """Drag over shares of the picture."""
+    box = page.tab.locator("canvas").first.bounding_box()
+    assert box
+    at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.tab.mouse.move(*at[0])
+    page.tab.mouse.down()
+    for x, y in at[1:]:
+        page.tab.mouse.move(x, y, steps=5)
+    page.tab.mouse.up()
+
+
+def open_edit(page: Page, program: Program) -> Page:
+    """The Edit tab, without what floats over the picture."""
+    page.open(program.url).show("Edit")
+    page.settled()
+    return page
+
+
+def test_tools_that_draw_select_and_keys_combine(viewer: Program, page: Page) -> None:
+    open_edit(page, viewer)
+    tool(page, "Rectangle")
+    draw(page, [(0.3, 0.4), (0.6, 0.7)])
+    rectangle = waits(page, "selected", "more")
+    page.settled()
+    page.shot("select-rectangle")
+    page.press("None")
+    waits(page, "selected", "is", 0)
+    tool(page, "Lasso")
+    draw(page, [(0.3, 0.4), (0.6, 0.4), (0.45, 0.7), (0.3, 0.4)])
+    lasso = waits(page, "selected", "more")
+    page.settled()
+    page.shot("select-lasso")
+    assert lasso < rectangle
+    tool(page, "Brush")
+    page.tab.keyboard.down("Shift")
+    draw(page, [(0.65, 0.6), (0.75, 0.6)])
+    page.tab.keyboard.up("Shift")
+    added = waits(page, "selected", "more", lasso)
+    page.settled()
+    page.shot("select-brush")
+    page.tab.keyboard.down("Alt")
+    draw(page, [(0.65, 0.6), (0.75, 0.6)])
+    page.tab.keyboard.up("Alt")
+    waits(page, "selected", "less", added)
+    assert page.field("Tool").input_value() == "Brush"
+
+
+def test_shapes_colour_and_values_select(viewer: Program, page: Page) -> None:
+    open_edit(page, viewer)
+    for name in ("Sphere", "Box", "Plane"):
+        tool(page, name)
+        page.says(re.compile(r"Gaussians would be selected"))
+        page.settled()
+        page.shot(f"select-{name.lower()}-preview")
+        page.press("Select these")
+        waits(page, "selected", "more")
+        page.press("None")
+        waits(page, "selected", "is", 0)
+    tool(page, "Colour")
+    draw(page, [(0.45, 0.5), (0.45, 0.5)])
+    page.says(re.compile(r"Gaussians would be selected"))
+    page.press("Select these")
+    waits(page, "selected", "more")
+    page.settled()
+    page.shot("select-colour")
+    page.press("None")
+    tool(page, "By value")
+    page.choose("Value", "Size")
+    page.says(re.compile(r"Size from"))
+    page.settled()
+    page.shot("select-value")
+    page.press("Select these")
+    some = waits(page, "selected", "more")
+    assert 0.02 * number(page, "Gaussians") < some < 0.08 * number(page, "Gaussians")  # the slider begins with 5 %
+    page.press("Grow")
+    grown = waits(page, "selected", "more", some)
+    page.press("Shrink")
+    waits(page, "selected", "less", grown)
+    page.press("Invert")
+    waits(page, "selected", "more", number(page, "Gaussians") // 2)
+    page.tab.keyboard.press("Escape")
+
+
+def test_ten_edits_undone_leave_the_first_bits(viewer: Program, page: Page, run: Path, tmp_path: Path) -> None:
+    open_edit(page, viewer)
+    before, all_of_them = picture(page), 0
+    tool(page, "Rectangle")
+    draw(page, [(0.35, 0.35), (0.6, 0.7)])
+    waits(page, "selected", "more")
+    all_of_them = number(page, "Gaussians")
+    page.press("Hide")
+    waits(page, "hidden", "more")
+    page.press("Show all")
+    waits(page, "hidden", "is", 0)
+    draw(page, [(0.35, 0.35), (0.5, 0.7)])
+    waits(page, "selected", "more")
+    page.press("Lock")
+    waits(page, "locked", "more")
+    page.press("Unlock all")
+    waits(page, "locked", "is", 0)
+    draw(page, [(0.35, 0.35), (0.5, 0.7)])
+    waits(page, "selected", "more")
+    page.press("Duplicate")
+    waits(page, "Gaussians", "more", all_of_them)
+    page.field("Scale by").fill("1.2")
+    page.field("Scale by").press("Enter")
+    page.press("Scale")
+    page.says(re.compile("moved|scaled|transformed", re.IGNORECASE))
+    page.press("Delete")
+    waits(page, "Gaussians", "is", all_of_them)
+    draw(page, [(0.2, 0.2), (0.7, 0.8)])
+    waits(page, "selected", "more")
+    page.press("Keep only this")
+    waits(page, "Gaussians", "less", all_of_them)
+    changed = picture(page)
+    page.shot("edit-cropped")
+    assert changed != before
+    steps = 11
+    for _ in range(steps):
+        page.press("Undo")
+    waits(page, "Gaussians", "is", all_of_them)
+    waits(page, "selected", "is", 0)
+    page.press("Undo")
+    page.says("There is nothing to undo")
+    assert picture(page) == before
+    page.tab.get_by_text("Steps and saving").click()
+    page.shot("edit-steps")
+    with page.tab.expect_download() as download:
+        page.press("Save the edited splats")
+    download.value.save_as(tmp_path / "undone.ply")
+    export(Run.open(run), tmp_path / "first.ply")
+    assert (tmp_path / "undone.ply").read_bytes() == (tmp_path / "first.ply").read_bytes()
+    with page.tab.expect_download() as steps_file:
+        page.press("Save the steps")
+    assert steps_file.value.suggested_filename == "edits.json"
+
+
+def test_clean_up_is_proposed_applied_and_discarded(viewer: Program, page: Page) -> None:
+    open_edit(page, viewer)
+    page.tab.get_by_text("Clean up", exact=True).click()
+    page.choose("Remove", "Dust that nobody sees")
+    page.press("Propose")
+    page.says(re.compile(r"[\d,]+ Gaussians would go"))
+    page.settled()
+    page.shot("clean-up-proposed")
+    page.press("Discard")
+    page.says("Nothing was removed")
+    page.choose("Remove", "Floaters in the air")
+    page.press("Propose")
+    weak = would_go(page)
+    strength = page.field("Strength")
+    strength.fill("1")
+    strength.press("Enter")
+    for _ in range(100):
+        if (strong := would_go(page)) > weak:
+            break
+        page.tab.wait_for_timeout(100)
+    assert strong > weak
+    page.settled()
+    page.shot("clean-up-strong")
+    page.press("Apply")
+    page.says(re.compile(r"[\d,]+ Gaussians (removed|deleted|cleaned)", re.IGNORECASE))
+    page.settled()
+    page.shot("clean-up-applied")
+
+
+def would_go(page: Page) -> int:
+    """How many are proposed."""
+    found = re.search(r"([\d,]+) Gaussians would go", page.says(re.compile("would go")).inner_text())
+    assert found
+    return int(found.group(1).replace(",", ""))
