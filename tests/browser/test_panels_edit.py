@@ -157,7 +157,7 @@ def test_ten_edits_undone_leave_the_first_bits(viewer: Program, page: Page, run:
     changed = picture(page)
     page.shot("edit-cropped")
     assert changed != before
-    steps = 11
+    steps = 12
     for _ in range(steps):
         page.press("Undo")
     waits(page, "Gaussians", "is", all_of_them)
