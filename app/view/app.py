@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import queue
 import threading
 import time
@@ -36,6 +38,9 @@ SECONDS = {"info": 4.0, "warning": 8.0, "error": 15.0}  # that a notification st
 FLIGHT_SECONDS, FLIGHT_FRAMES = 0.45, 12
 FIRST_FOV = 0.9  # radians
 PANEL_WIDTH = 380  # CSS pixels
+WALKING = frozenset("WASDQE")  # keys with which the page moves the camera, whatever is held with them
+PALETTE = {"cmd/ctrl+k": "the palette", "cmd/ctrl+shift+p": "the palette"}
+PLACE = "anchorfield-camera"  # under which a browser remembers where it stood
 
 
 class Viewer:
@@ -53,9 +58,11 @@ class Viewer:
         self.jobs = Queue()
         self.live = Live(document)
         self.problem: str | None = None  # why the last picture could not be drawn
+        self._hotkeys = dict(PALETTE)
         self._opened: list[Callable[[], None]] = []
         self._ticks: list[Callable[[], None]] = []
         self._tasks: queue.SimpleQueue[tuple[str, Callable[[], str | None], int | None] | None] = queue.SimpleQueue()
+        self._places: dict[int, str] = {}  # what the browsers remember
         self._closing = threading.Event()
         self.broker = Broker(
             lambda camera, look: self.comparison.draw(camera, look),
@@ -79,6 +86,7 @@ class Viewer:
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(lambda client: self.broker.forget(client.client_id))
         document.on_change(self._changed)
+        self.every_second(self._remember)
         self._show_document()
 
     # What panels use.
@@ -110,7 +118,13 @@ class Viewer:
         icon: str | None = None,
     ) -> None:
         """A line of the command palette, with a hotkey such as "E" or "shift+E"; runs `function(client_id)`."""
+        if hotkey is not None and hotkey.lower() in self._hotkeys:
+            raise ValueError(f"the hotkey {hotkey} of '{name}' already is that of '{self._hotkeys[hotkey.lower()]}'")
         modifier, _, key = (hotkey or "").rpartition("+")
+        if key in WALKING:
+            raise ValueError(f"the hotkey {hotkey} of '{name}' would also move the camera")
+        if hotkey is not None:
+            self._hotkeys[hotkey.lower()] = name
         handle = self.gui.add_command(
             name,
             description=description,
@@ -272,6 +286,39 @@ class Viewer:
     def _connected(self, handle: viser.ClientHandle) -> None:
         handle.camera.on_update(lambda _: self._ask(handle))
         self._ask(handle)
+        with contextlib.suppress(RuntimeError, TimeoutError, ValueError, KeyError, TypeError):  # new here, or gone
+            self._stand(handle, json.loads(handle.local_storage.get_item(PLACE, timeout=5.0) or "{}"))
+        self._places[handle.client_id] = ""
+
+    def _stand(self, handle: viser.ClientHandle, place: Mapping[str, Any]) -> None:
+        """A browser that comes back stands where it stood, if the same thing is still open."""
+        if place["of"] != self._place_name():
+            return
+        vectors = [np.asarray(place[name], dtype=np.float64) for name in ("up", "position", "look_at")]
+        fov = float(place["fov"])
+        if any(vector.shape != (3,) or not np.isfinite(vector).all() for vector in vectors) or not 0 < fov < 3:
+            return
+        with handle.atomic():
+            handle.camera.up_direction, handle.camera.position, handle.camera.look_at = vectors
+            handle.camera.fov = fov
+
+    def _place_name(self) -> str:
+        return str(self.document.path or "")
+
+    def _remember(self) -> None:
+        """Every browser keeps where it stands, for when it is loaded again."""
+        clients = self.server.get_clients()
+        for id, told in list(self._places.items()):
+            if id not in clients:
+                del self._places[id]
+                continue
+            camera = clients[id].camera
+            place = {"of": self._place_name(), "fov": camera.fov}
+            vectors = {"up": camera.up_direction, "position": camera.position, "look_at": camera.look_at}
+            text = json.dumps(place | {name: np.round(vector, 6).tolist() for name, vector in vectors.items()})
+            if text != told:
+                clients[id].local_storage.set_item(PLACE, text)
+                self._places[id] = text
 
     def _ask(self, handle: viser.ClientHandle) -> None:
         pose = handle.camera

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,6 +121,11 @@ class Page:
         found.wait_for(timeout=1000 * seconds)
         return found
 
+    def leave_fields(self) -> Page:
+        """Take the keyboard out of any widget, so that hotkeys are heard."""
+        self.tab.evaluate("document.activeElement?.blur()")
+        return self
+
     def field(self, label: str) -> Locator:
         """The input that stands beside a label."""
         return self.tab.get_by_label(label, exact=True).filter(visible=True).first
@@ -131,8 +137,13 @@ class Page:
         return self
 
     def picture(self) -> bytes:
-        """The scene as it is drawn now, without panels."""
-        return self.tab.locator("canvas").first.screenshot()
+        """The middle of the scene as it is drawn now, without notifications and the line of status."""
+        box = self.tab.locator("canvas[data-engine]").bounding_box()
+        assert box
+        x, y, width, height = (box[name] for name in ("x", "y", "width", "height"))
+        return self.tab.screenshot(
+            clip={"x": x + 0.4 * width, "y": y + 0.1 * height, "width": 0.5 * width, "height": 0.7 * height}
+        )
 
     def settled(self) -> bytes:
         """The picture once it has stopped changing."""
@@ -141,7 +152,7 @@ class Page:
         while (now := self.picture()) != before:
             assert time.monotonic() < end, "the picture never came to rest"
             before = now
-            self.tab.wait_for_timeout(700)
+            self.tab.wait_for_timeout(400)
         return now
 
     def changed(self, before: bytes) -> bytes:
@@ -154,7 +165,7 @@ class Page:
 
     def drag(self, dx: float, dy: float, button: str = "left", steps: int = 10) -> Page:
         """Drag over the middle of the scene."""
-        box = self.tab.locator("canvas").first.bounding_box()
+        box = self.tab.locator("canvas[data-engine]").bounding_box()
         assert box
         x, y = box["x"] + box["width"] * 0.35, box["y"] + box["height"] / 2
         self.tab.mouse.move(x, y)
@@ -228,35 +239,46 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
+@contextmanager
+def running(*arguments: str | Path, folder: Path) -> Iterator[Program]:
+    """`anchorfield` with some arguments, in a folder, on a free port."""
+    command = [sys.executable, "-u", "-m", "anchorfield.app.cli", *map(str, arguments), "--port", "0"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder, env=dict(os.environ)
+    )
+    program = Program(process)
+
+    def listen() -> None:
+        assert process.stdout
+        for line in process.stdout:
+            program.output.append(line)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield program
+    finally:
+        program.stop()
+        listener.join(5)
+        if process.stdout:
+            process.stdout.close()
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
-    """Starts `anchorfield` with some arguments, in a folder of the test's own, on a free port."""
-    programs: list[Program] = []
-
-    def run(*arguments: str | Path) -> Program:
-        command = [sys.executable, "-u", "-m", "anchorfield.app.cli", *map(str, arguments), "--port", "0"]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path, env=dict(os.environ)
-        )
-        program = Program(process)
-
-        def listen() -> None:
-            assert process.stdout
-            for line in process.stdout:
-                program.output.append(line)
-
-        threading.Thread(target=listen, daemon=True).start()
-        programs.append(program)
-        return program
-
-    yield run
-    for program in programs:
-        program.stop()
-        if program.process.stdout:
-            program.process.stdout.close()
+    """Starts programs (see `running`) in a folder of the test's own."""
+    with ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(running(*arguments, folder=tmp_path))
 
 
 @pytest.fixture
 def viewer(start: Callable[..., Program], run: Path) -> Program:
-    """The viewer on the small run."""
+    """The viewer on the small run, for one test alone."""
     return start("view", run)
+
+
+@pytest.fixture(scope="module")
+def shared(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """The viewer on the small run, for all tests of a module that leave it as it was."""
+    with running("view", trained, folder=tmp_path_factory.mktemp("shared")) as program:
+        yield program

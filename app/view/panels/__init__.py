@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from anchorfield.app.view.app import Viewer
 
-ORDER = ("start", "view", "train", "cameras", "compare", "edit", "world", "path", "mesh", "export", "jobs")
+START = "start"
+ORDER = ("view", "train", "cameras", "compare", "edit", "world", "path", "mesh", "export", "jobs")
 
 
 def build_all(viewer: Viewer) -> None:
-    """Fill the tabs of the viewer, in order."""
-    for name in ORDER:
-        if importlib.util.find_spec(f"{__name__}.{name}"):
-            importlib.import_module(f"{__name__}.{name}").build(viewer)
+    """Fill the tabs of the viewer; the first one is that which a person needs first."""
+    for name in (*ORDER, START) if viewer.document.path else (START, *ORDER):
+        importlib.import_module(f"{__name__}.{name}").build(viewer)

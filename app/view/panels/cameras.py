@@ -80,7 +80,7 @@ class _Cameras:
                 self._fly = viewer.button(
                     "Fly there", lambda client: self.fly(client, self._name.value), icon="plane", hint="Key F"
                 )
-                step = gui.add_button_group("Step", ("Previous", "Next"), hint="Keys , and .")
+                step = gui.add_button_group("Step", ("Previous", "Next"), hint="Keys B and N")
                 self._facts = gui.add_markdown("")
                 self._photo = gui.add_image(np.zeros((1, 1, 3), np.uint8), label="Photo", visible=False)
                 self._render = gui.add_image(np.zeros((1, 1, 3), np.uint8), label="Render", visible=False)

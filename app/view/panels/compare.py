@@ -29,7 +29,7 @@ def build(viewer: Viewer) -> None:
     """The tab."""
     panel = _Compare(viewer)
     viewer.on_open(panel.opened)
-    viewer.command("Compare: split on or off", "K", lambda _: panel.toggle(), icon="layout-columns")
+    viewer.command("Compare: split on or off", "7", lambda _: panel.toggle(), icon="layout-columns")
 
 
 class _Compare:
@@ -40,7 +40,7 @@ class _Compare:
         self._rows: list[Row] = []
         gui = viewer.gui
         with viewer.tab("Compare", "layout-columns"):
-            self._how = gui.add_dropdown("Show", (OFF, BESIDE, DIFFERENCE), hint="Key K switches the split")
+            self._how = gui.add_dropdown("Show", (OFF, BESIDE, DIFFERENCE), hint="Key 7 switches the split")
             self._words = gui.add_markdown("")
             self._left = gui.add_dropdown("Left", ("",), hint="What is on the left of the line")
             self._right = gui.add_dropdown("Right", (PHOTO,), hint="What is on the right of the line")

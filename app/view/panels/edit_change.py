@@ -40,7 +40,7 @@ def build(desk: Desk) -> viser.GuiFolderHandle:
         _layers(desk)
     for name, key, operation in (
         ("Delete the selection", "delete", ops.Delete),
-        ("Duplicate the selection", "D", ops.Duplicate),
+        ("Duplicate the selection", "shift+C", ops.Duplicate),
         ("Keep only the selection", None, ops.Crop),
     ):
         viewer.command(name, key, lambda _, operation=operation: desk.do(operation()))  # type: ignore[misc]
@@ -110,13 +110,13 @@ class _Move:
         self._from = np.eye(4)
         self._held: _Held | None = None
         with gui.add_folder("Move, turn, scale"):
-            self._on = gui.add_checkbox("Show the arrows", False, hint="Drag arrows to move, arcs to turn. Key E")
+            self._on = gui.add_checkbox("Show the arrows", False, hint="Drag arrows to move, arcs to turn. Key Shift M")
             self._factor = gui.add_number("Scale by", 1.0, min=0.01, max=100.0, step=0.05)
             viewer.button(
                 "Scale", lambda _: self._scale(), icon="arrows-maximize", hint="About the middle of the selection"
             )
         on_hand(viewer, "Move", self._on, self._toggle)
-        viewer.command("Move and turn the selection", "E", self._flip)
+        viewer.command("Move and turn the selection", "shift+M", self._flip)
         viewer.on_open(self._hide)
         desk.on_change(self._follow)
 

@@ -46,7 +46,7 @@ KEYS = {
     "Sphere": "G",
     "Box": "J",
     "Colour": "Y",
-    "By value": "Q",
+    "By value": "Z",
 }
 WHILE_DRAWING = " Shift adds, Alt takes away; hold Space to move the camera."
 ATTRIBUTES = {
@@ -141,7 +141,13 @@ class _Select:
             group.on_click(
                 lambda event: viewer.act(event.target.value, lambda: do(named[event.target.value]()), event.client_id)
             )
-        for name, key in (("All", "A"), ("None", "shift+A"), ("Invert", "I"), ("Hide", "H"), ("Show all", "shift+H")):
+        for name, key in (
+            ("All", "shift+I"),
+            ("None", "shift+N"),
+            ("Invert", "I"),
+            ("Hide", "H"),
+            ("Show all", "shift+H"),
+        ):
             label = f"Select: {name}" if name in rows[0] else f"{name} (selection)" if name == "Hide" else name
             viewer.command(label, key, lambda _, name=name: do(named[name]()))  # type: ignore[misc]
         for name in ("Grow", "Shrink", "Lock", "Unlock all"):

@@ -38,7 +38,13 @@ def _text(viewer: Viewer) -> str:
     document, live = viewer.document, viewer.live
     state = live.state if document.path or document.scene else "ready"
     colour, word = BADGES[state]
-    method = document.run.job.method.replace("_", " ") if document.run else "nothing trained yet"
+    method = (
+        document.run.job.method.replace("_", " ")
+        if document.run
+        else "nothing trained yet"
+        if document.path
+        else "open a folder, or try the sample"
+    )
     name = document.name or "Nothing open"
     place = f"{backends.current()} kernels, {machine.usable_cores()} cores"
     memory = f"{machine.human_bytes(machine.resident_bytes())} memory"

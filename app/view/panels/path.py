@@ -38,7 +38,7 @@ def build(viewer: Viewer) -> None:
     """The tab, and keys to add a keyframe and to play."""
     panel = _Panel(viewer)
     viewer.on_open(panel.opened)
-    viewer.command("Add this view to the path", "shift+P", panel.add, icon="plus")
+    viewer.command("Add this view to the path", "K", panel.add, icon="plus")
     viewer.command("Play the path", None, panel.play, icon="player-play")
 
 
@@ -54,7 +54,11 @@ class _Panel:
         with viewer.tab("Path", "route"):
             self._words = gui.add_markdown(NOTHING)
             viewer.button(
-                "Add this view", self.add, icon="plus", colour="green", hint="A keyframe at the end of the path. Shift+P"
+                "Add this view",
+                self.add,
+                icon="plus",
+                colour="green",
+                hint="A keyframe at the end of the path. Key K",
             )
             self._one = gui.add_folder("Keyframe", visible=False)
             with self._one:

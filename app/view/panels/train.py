@@ -90,7 +90,10 @@ class _Controls:
             self._pause = viewer.button("Pause", lambda _: self._do("pause"), icon="player-pause", hint="Key P")
             self._resume = viewer.button("Resume", lambda _: self._do("resume"), icon="player-play", hint="Key P")
             self._save = viewer.button(
-                "Save now", lambda _: self._do("save"), icon="device-floppy", hint="Write a checkpoint and go on"
+                "Save now",
+                lambda _: self._do("save"),
+                icon="device-floppy",
+                hint="Write a checkpoint and go on. Key Shift P",
             )
             self._stop = viewer.button(
                 "Stop and save",
@@ -125,7 +128,7 @@ class _Controls:
         self._pick_method()
         viewer.command("Start training", "T", lambda _: self.start(), icon="player-play")
         viewer.command("Pause or resume training", "P", lambda _: self._toggle(), icon="player-pause")
-        viewer.command("Save a checkpoint now", "S", lambda _: self._do("save"), icon="device-floppy")
+        viewer.command("Save a checkpoint now", "shift+P", lambda _: self._do("save"), icon="device-floppy")
         viewer.command("Stop training and save", None, lambda _: self._do("stop"), icon="player-stop")
 
     def show(self, state: str, can_start: bool, has_run: bool) -> None:

@@ -48,7 +48,7 @@ def build(viewer: Viewer) -> None:
             initial_value="Balanced (10 %)",
             hint="How much of the time a resting picture may take from the training",
         )
-        viewer.button("Look at the whole scene", viewer.home, icon="home", hint="Key W")
+        viewer.button("Look at the whole scene", viewer.home, icon="home", hint="Key 0")
 
     def pick(name: str) -> None:
         about.content = f"*{ABOUT[name]}*"
@@ -67,6 +67,6 @@ def build(viewer: Viewer) -> None:
     on_hand(viewer, "Show", mode, lambda _: pick(mode.value))
     on_hand(viewer, "Show", hides, lambda _: hide())
     on_hand(viewer, "Show", share, lambda _: allow())
-    viewer.command("Look at the whole scene", "W", viewer.home, icon="home")
+    viewer.command("Look at the whole scene", "0", viewer.home, icon="home")
     for key, name in zip(KEYS, MODES, strict=True):
         viewer.command(f"Show: {name}", key, lambda client, name=name: pick_by_key(name), icon="eye")  # type: ignore[misc]

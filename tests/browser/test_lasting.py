@@ -1,0 +1,85 @@
+"""What outlives a reload and a fault: where a person stood, and the program."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Page, Program
+from PIL import Image
+
+FAULTY = """
+import sys
+from pathlib import Path
+from anchorfield.app.view import app, document
+draw = document.Document.draw
+def faulty(self, camera):
+    if Path("fault").exists():
+        raise RuntimeError("the lamp is broken")
+    return draw(self, camera)
+document.Document.draw = faulty
+sys.exit(app.serve([Path(sys.argv[1])], port=0))
+"""
+
+
+def distance(one: bytes, other: bytes) -> float:
+    """Mean difference of two screenshots' pixels."""
+    first, second = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float) for data in (one, other))
+    return float(np.abs(first - second).mean())
+
+
+@pytest.fixture
+def faulty(run: Path, tmp_path: Path) -> Iterator[Program]:
+    """The viewer on the small run; drawing fails while a file called fault lies in its folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", FAULTY, str(run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        env=dict(os.environ),
+    )
+    program = Program(process)
+    assert process.stdout
+    lines = process.stdout
+    threading.Thread(target=lambda: program.output.extend(lines), daemon=True).start()
+    yield program
+    program.stop()
+    lines.close()
+
+
+def test_a_reload_brings_the_camera_back(viewer: Program, page: Page) -> None:
+    page.open(viewer.url)
+    first = page.settled()
+    page.drag(200, 30)
+    turned = page.changed(first)
+    page.tab.wait_for_timeout(2500)  # the browser is told once a second where it stands
+    page.tab.reload()
+    page.tab.get_by_role("tab").first.wait_for()
+    page.tab.wait_for_timeout(2000)
+    assert distance(turned, page.settled()) < 0.3 * distance(turned, first)
+    page.shot("reload-same-camera")
+
+
+def test_an_error_while_drawing_is_in_the_page_and_the_program_lives(
+    faulty: Program, page: Page, tmp_path: Path
+) -> None:
+    page.open(faulty.url)
+    page.settled()
+    (tmp_path / "fault").touch()
+    page.drag(120, 20)
+    page.says("the lamp is broken")
+    page.shot("render-error")
+    assert faulty.alive
+    (tmp_path / "fault").unlink()
+    before = page.picture()
+    page.drag(120, 20)
+    page.changed(before)
+    assert not page.tab.get_by_text("the lamp is broken").filter(visible=True).count()
