@@ -18,7 +18,7 @@ RED = (249, 45, 104)  # of the gizmo's square
 
 def number(page: Page, pattern: str) -> int:
     """The number that the Edit tab says of something, e.g. "selected"."""
-    text = page.says(re.compile(rf"[\d,]+ Gaussians, [\d,]+ selected")).inner_text()
+    text = page.says(re.compile(r"[\d,]+ Gaussians, [\d,]+ selected")).inner_text()
     found = re.search(rf"([\d,]+) {pattern}", text)
     return int(found.group(1).replace(",", "")) if found else 0
 
