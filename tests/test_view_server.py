@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 import viser
-from websockets.exceptions import InvalidStatus
+import zstandard
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from anchorfield.app.view.server import Serving, start
+from anchorfield.app.view.server import MAX_MESSAGE, Serving, start
 
 CAMERA: dict[str, Any] = {
     "type": "ViewerCameraMessage",
@@ -64,6 +65,18 @@ def camera_arrives(serving: Serving, page: ClientConnection, x: float) -> bool:
     return False
 
 
+def drained(page: ClientConnection) -> None:
+    """Read until the connection ends."""
+    while True:
+        page.recv(timeout=10)
+
+
+def text_of(frame: bytes) -> bytes:
+    """What viser packed into a frame: two lengths, a compressed message, buffers."""
+    length = int.from_bytes(frame[8:16], "little")
+    return zstandard.ZstdDecompressor().decompressobj().decompress(frame[16 : 16 + length])
+
+
 def test_any_other_address_demands_the_token() -> None:
     with start("0.0.0.0", 0) as serving:
         status, _, body = get(serving.port)
@@ -81,6 +94,42 @@ def test_other_sites_are_refused(serving: Serving) -> None:
     assert get(serving.port, Host="evil.example")[0] == 403
     with pytest.raises(InvalidStatus):
         client(serving.port, Origin="http://evil.example")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "text",
+        b"\xc1\xff\x00",
+        msgspec.msgpack.encode([1, 2]),
+        msgspec.msgpack.encode({"type": "NoSuchMessage"}),
+        msgspec.msgpack.encode(CAMERA | {"position": [float("nan"), 0.0, 0.0]}),
+        msgspec.msgpack.encode(CAMERA | {"position": [1e300, 0.0, 0.0]}),
+        msgspec.msgpack.encode(CAMERA | {"fov": "wide"}),
+        msgspec.msgpack.encode(CAMERA | {"image_width": 2**62}),
+    ],
+    ids=["text", "bytes", "list", "unknown", "nan", "huge", "type", "size"],
+)
+def test_a_message_without_sense_is_answered_and_changes_nothing(serving: Serving, message: str | bytes) -> None:
+    with client(serving.port) as hostile, client(serving.port) as other:
+        assert camera_arrives(serving, hostile, 5.0)
+        hostile.send(message)
+        heard = b""
+        while b"Nothing was changed" not in heard:
+            said = hostile.recv(timeout=10)
+            assert isinstance(said, bytes)
+            heard = text_of(said)
+        assert any(c.camera.position[0] == 5.0 for c in serving.viser.get_clients().values())
+        assert camera_arrives(serving, hostile, 6.0)
+        assert camera_arrives(serving, other, 7.0)
+
+
+def test_an_oversize_message_ends_its_own_connection_only(serving: Serving) -> None:
+    with client(serving.port) as hostile, client(serving.port) as other:
+        hostile.send(bytes(MAX_MESSAGE + 1))
+        with pytest.raises(ConnectionClosed):
+            drained(hostile)
+        assert camera_arrives(serving, other, 7.0)
 
 
 def test_the_overlay_answers_in_words(serving: Serving) -> None:
