@@ -40,6 +40,10 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PATIENT = pytest.mark.skipif(
+    "ANCHORFIELD_PATIENT" not in os.environ,
+    reason="minutes long, and not yet steady where the processor is busy: set ANCHORFIELD_PATIENT=1 to run it",
+)
 PATIENCE = 60.0  # seconds that anything may take on a busy machine
 
 

@@ -7,11 +7,13 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from conftest import Page, Program
+from conftest import PATIENT, Page, Program
 from PIL import Image
 
 from anchorfield.app.export import export
 from anchorfield.app.run import Run
+
+pytestmark = PATIENT
 
 RED = (249, 45, 104)  # of the gizmo's square
 
@@ -36,6 +38,8 @@ def waits(page: Page, pattern: str, condition: str, count: int = 0) -> int:
 def tool(page: Page, name: str) -> None:
     """Choose a selection tool by its place in the dropdown."""
     page.choose("Tool", name)
+    if name in ("Rectangle", "Lasso", "Brush"):  # the page hears of it a moment later
+        page.tab.wait_for_function("document.body.classList.contains('anchorfield-drawing')")
 
 
 def draw(page: Page, points: list[tuple[float, float]]) -> None:

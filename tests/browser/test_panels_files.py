@@ -12,9 +12,11 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import trimesh
-from conftest import Page, Program, running, wait_for
+from conftest import PATIENT, Page, Program, running, wait_for
 
 from anchorfield.scenes.splat_ply import read_ply
+
+pytestmark = PATIENT
 
 
 @pytest.fixture(scope="module")
