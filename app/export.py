@@ -13,6 +13,7 @@ from torch import Tensor
 
 from anchorfield.app import files
 from anchorfield.app.evaluation import rendered, view_psnr
+from anchorfield.app.html import PAGE, write_page
 from anchorfield.app.model_files import COMPACT, SPLATS
 from anchorfield.app.run import FrameOfReference, Run
 from anchorfield.renderer.cameras import Camera
@@ -55,6 +56,8 @@ def loss(run: Run, out: Path, frame: FrameOfReference = "source") -> Loss | str:
 
     Raises DataError where the file itself cannot be read.
     """
+    if out.suffix.lower() == PAGE:
+        return f"a page is not read back; it holds what a {SPLATS} file holds"
     shown = _reader(run, out, frame)
     try:
         scene = run.scene
@@ -111,4 +114,8 @@ def _write_compact(run: Run, out: Path, frame: FrameOfReference) -> int:
     return max(len(tensor) for tensor in tensors.values())
 
 
-WRITERS: dict[str, Callable[[Run, Path, FrameOfReference], int]] = {SPLATS: _write_splats, COMPACT: _write_compact}
+WRITERS: dict[str, Callable[[Run, Path, FrameOfReference], int]] = {
+    SPLATS: _write_splats,
+    COMPACT: _write_compact,
+    PAGE: write_page,
+}

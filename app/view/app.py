@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import queue
 import threading
 import time
@@ -298,6 +299,10 @@ class Viewer:
         fov = float(place["fov"])
         if any(vector.shape != (3,) or not np.isfinite(vector).all() for vector in vectors) or not 0 < fov < 3:
             return
+        camera = handle.camera
+        now = (camera.up_direction, camera.position, camera.look_at)
+        if np.allclose(now, vectors, atol=1e-4) and math.isclose(camera.fov, fov, abs_tol=1e-4):
+            return  # it has not moved from where everybody starts
         with handle.atomic():
             handle.camera.up_direction, handle.camera.position, handle.camera.look_at = vectors
             handle.camera.fov = fov

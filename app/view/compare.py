@@ -188,9 +188,9 @@ BEST = {"psnr": max, "ssim": max, "seconds": min, "bytes": min, "milliseconds": 
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The rows as a table in Markdown; where several are given, the best of a column is bold."""
+    """The rows as a table in Markdown, a column each; where several are given, the best of a figure is bold."""
     rows = list(rows)
-    lines = [" | ".join(HEAD), " | ".join(["---"] * len(HEAD))]
+    columns = [list(HEAD)]
     best = {}
     for column, choose in BEST.items():
         values = [value for row in rows if (value := asdict(row)[column]) is not None]
@@ -207,8 +207,9 @@ def table(rows: Iterable[Row]) -> str:
             _cell(row, "milliseconds", best, lambda value: f"{value:.0f}"),
             "" if row.gaussians is None else f"{row.gaussians:,}",
         ]
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
+        columns.append(cells)
+    head, *lines = ["| " + " | ".join(line) + " |" for line in zip(*columns, strict=True)]
+    return "\n".join([head, "|" + " --- |" * len(columns), *lines])
 
 
 def _cell(row: Row, column: str, best: Mapping[str, float], text: Callable[[float], str]) -> str:

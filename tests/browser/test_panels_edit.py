@@ -189,7 +189,8 @@ def test_clean_up_is_proposed_applied_and_discarded(viewer: Program, page: Page)
     page.choose("Remove", "Floaters in the air")
     page.press("Propose")
     weak = would_go(page)
-    strength = page.tab.get_by_text("Strength", exact=True).locator("xpath=ancestor::*[.//input[@type!='hidden']][1]//input[@type!='hidden']").first
+    shown = ".//input[@type!='hidden']"
+    strength = page.tab.get_by_text("Strength", exact=True).locator(f"xpath=ancestor::*[{shown}][1]{shown[1:]}").first
     strength.fill("1")
     strength.press("Enter")
     for _ in range(100):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ROOT = "/cameras"
 THUMBNAIL, PREVIEW = 96, 480  # pixels of the longer side
 MOST_THUMBNAILS = 300
-UNSCORED, TRAIN_TINT = (150, 160, 175), "learned from"
+UNSCORED = (150, 160, 175)
 WORST, BEST = 18.0, 32.0  # dB at the ends of the colour scale
 SAME_PLACE = 0.02  # of the scene: a client so near a camera does not see its frustum
 
@@ -217,7 +217,7 @@ class _Cameras:
         view = scene.views[index]
         photo = scene.photo(index)
         held_out = "kept aside for testing" if index in scene.test else "learned from"
-        small = _fitted(view.camera.width, view.camera.height, PREVIEW)
+        small = _fitted(view.camera.width, view.camera.height, PREVIEW, enlarged=True)
         self._photo.image, self._photo.visible = _bytes(photo, small), True
         if not self._viewer.document.drawable:
             self._facts.content = f"**{view.name}** · {held_out}"
@@ -278,8 +278,10 @@ def _known_scores(viewer: Viewer) -> dict[str, float]:
         return {}
 
 
-def _fitted(width: int, height: int, longest: int) -> tuple[int, int]:
-    factor = min(1.0, longest / max(width, height))
+def _fitted(width: int, height: int, longest: int, enlarged: bool = False) -> tuple[int, int]:
+    """The size with a longer side of at most `longest`, or just that where small pictures are enlarged."""
+    factor = longest / max(width, height)
+    factor = factor if enlarged else min(1.0, factor)
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 

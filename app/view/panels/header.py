@@ -38,13 +38,7 @@ def _text(viewer: Viewer) -> str:
     document, live = viewer.document, viewer.live
     state = live.state if document.path or document.scene else "ready"
     colour, word = BADGES[state]
-    method = (
-        document.run.job.method.replace("_", " ")
-        if document.run
-        else "nothing trained yet"
-        if document.path
-        else "open a folder, or try the sample"
-    )
+    method = _method(viewer)
     name = document.name or "Nothing open"
     place = f"{backends.current()} kernels, {machine.usable_cores()} cores"
     memory = f"{machine.human_bytes(machine.resident_bytes())} memory"
@@ -56,3 +50,13 @@ def _text(viewer: Viewer) -> str:
         f'font-size:0.85em;white-space:nowrap">{word}</span></div>'
         f'<div style="opacity:0.65">{html.escape(method)} · {html.escape(place)} · {memory}</div></div>'
     )
+
+
+def _method(viewer: Viewer) -> str:
+    """What is trained or was, or what to do where there is nothing."""
+    document, live = viewer.document, viewer.live
+    if live.busy and live.method:
+        return live.method.replace("_", " ")
+    if document.run:
+        return document.run.job.method.replace("_", " ")
+    return "nothing trained yet" if document.path or document.scene else "open a folder, or try the sample"
