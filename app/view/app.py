@@ -60,6 +60,7 @@ class Viewer:
         self.live = Live(document)
         self.problem: str | None = None  # why the last picture could not be drawn
         self._hotkeys = dict(PALETTE)
+        self._notes: dict[tuple[int, str, Kind], viser.NotificationHandle] = {}  # by client, title and kind
         self._opened: list[Callable[[], None]] = []
         self._ticks: list[Callable[[], None]] = []
         self._tasks: queue.SimpleQueue[tuple[str, Callable[[], str | None], int | None] | None] = queue.SimpleQueue()
@@ -85,7 +86,7 @@ class Viewer:
         for name, loop in (("actions", self._work), ("clock", self._tick)):
             threading.Thread(target=loop, name=f"viewer-{name}", daemon=True).start()
         self.server.on_client_connect(self._connected)
-        self.server.on_client_disconnect(lambda client: self.broker.forget(client.client_id))
+        self.server.on_client_disconnect(lambda client: self._left(client.client_id))
         document.on_change(self._changed)
         self.every_second(self._remember)
         self._show_document()
@@ -143,12 +144,15 @@ class Viewer:
         self._tasks.put((name, function, client))
 
     def notify(self, text: str, kind: Kind = "info", client: int | None = None, title: str | None = None) -> None:
-        """Show a sentence to one client, or to all."""
+        """Show a sentence to one client, or to all, in the place of one of the same title and kind."""
+        title = title or TITLES[kind]
         for id, handle in self.server.get_clients().items():
             if client is None or id == client:
-                handle.add_notification(
-                    title or TITLES[kind], text, auto_close_seconds=SECONDS[kind], color=COLOURS[kind]
-                )
+                shown = handle.add_notification(title, text, auto_close_seconds=SECONDS[kind], color=COLOURS[kind])
+                before = self._notes.pop((id, title, kind), None)
+                self._notes[id, title, kind] = shown
+                if before is not None:
+                    before.remove()
 
     def on_open(self, callback: Callable[[], None]) -> None:
         """Call `callback` whenever another document is open."""
@@ -276,7 +280,8 @@ class Viewer:
         self.serving.overlay.status(client, f"{width}x{height} · {picture.milliseconds:.0f} ms{self._counted()}")
 
     def _counted(self) -> str:
-        means = getattr(self.document.model, "means", None)
+        document = self.document
+        means = document.gaussians().means if document.edited else getattr(document.model, "means", None)
         return "" if means is None else f" · {len(means):,} Gaussians"
 
     def _told(self, client: int, words: str) -> None:
@@ -324,6 +329,11 @@ class Viewer:
             if text != told:
                 clients[id].local_storage.set_item(PLACE, text)
                 self._places[id] = text
+
+    def _left(self, client: int) -> None:
+        self.broker.forget(client)
+        for key in [key for key in list(self._notes) if key[0] == client]:
+            self._notes.pop(key, None)
 
     def _ask(self, handle: viser.ClientHandle) -> None:
         pose = handle.camera

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from conftest import PATIENT, Page, Program
+from captures import data
+from conftest import PATIENT, Page, Program, wait_for
 from PIL import Image
 
 from anchorfield.app.export import export
 from anchorfield.app.run import Run
+from anchorfield.app.training import train
 
 pytestmark = PATIENT
 
@@ -35,11 +38,21 @@ def waits(page: Page, pattern: str, condition: str, count: int = 0) -> int:
     raise AssertionError(f"{now} {pattern}; expected {condition} {count}")
 
 
+def still(page: Page) -> bytes:
+    """The picture in its full size: it has rested for longer than the last step of the ladder takes."""
+    page.settled()
+    page.tab.wait_for_timeout(2000)
+    return page.settled()
+
+
+def becomes(page: Page, picture: bytes) -> None:
+    """Wait until exactly this is shown."""
+    wait_for(lambda: page.settled() == picture, "the picture as it was")
+
+
 def tool(page: Page, name: str) -> None:
     """Choose a selection tool by its place in the dropdown."""
     page.choose("Tool", name)
-    if name in ("Rectangle", "Lasso", "Brush"):  # the page hears of it a moment later
-        page.tab.wait_for_function("document.body.classList.contains('anchorfield-drawing')")
 
 
 def draw(page: Page, points: list[tuple[float, float]]) -> None:
@@ -128,7 +141,7 @@ def test_shapes_colour_and_values_select(viewer: Program, page: Page) -> None:
 
 def test_ten_edits_undone_leave_the_first_bits(viewer: Program, page: Page, run: Path, tmp_path: Path) -> None:
     open_edit(page, viewer)
-    before, all_of_them = page.settled(), 0
+    before = still(page)
     tool(page, "Rectangle")
     draw(page, [(0.35, 0.35), (0.6, 0.7)])
     waits(page, "selected", "more")
@@ -167,7 +180,7 @@ def test_ten_edits_undone_leave_the_first_bits(viewer: Program, page: Page, run:
     waits(page, "selected", "is", 0)
     page.press("Undo")
     page.says("There is nothing to undo")
-    assert page.settled() == before
+    becomes(page, before)
     page.tab.get_by_text("Steps and saving").click()
     page.shot("edit-steps")
     with page.tab.expect_download() as download:
@@ -223,7 +236,7 @@ def test_the_gizmo_moves_and_one_undo_takes_it_back(viewer: Program, page: Page)
     draw(page, [(0.35, 0.35), (0.6, 0.7)])
     waits(page, "selected", "more")
     page.tab.keyboard.press("Escape")
-    before = page.settled()
+    before = still(page)
     page.tab.get_by_label("Show the arrows").click()
     page.says("Drag the arrows to move, the arcs to turn")
     shown = page.settled()
@@ -238,7 +251,7 @@ def test_the_gizmo_moves_and_one_undo_takes_it_back(viewer: Program, page: Page)
     assert moved != before
     page.press("Undo")
     page.says(re.compile("Undone: .* transformed"))
-    assert page.changed(moved) == before
+    becomes(page, before)
 
 
 def drag_square(page: Page) -> None:
@@ -256,3 +269,97 @@ def drag_square(page: Page) -> None:
     page.tab.mouse.move(x + 60, y - 40, steps=8)
     page.tab.wait_for_timeout(600)
     page.tab.mouse.up()
+
+
+def test_parts_are_set_aside_brought_back_and_recoloured(viewer: Program, page: Page, run: Path) -> None:
+    open_edit(page, viewer)
+    tool(page, "Rectangle")
+    draw(page, [(0.35, 0.35), (0.6, 0.7)])
+    waits(page, "selected", "more")
+    page.tab.keyboard.press("Escape")
+    count = number(page, "Gaussians")
+    page.tab.get_by_text("Set aside and bring in").click()
+    page.press("Set the selection aside")
+    waits(page, "Gaussians", "less", count)
+    page.press("Bring it back")
+    waits(page, "Gaussians", "is", count)
+    export(Run.open(run), run.parent / "other.ply")
+    with page.tab.expect_file_chooser() as chooser:
+        page.press("Bring in a .ply file")
+    chooser.value.set_files(run.parent / "other.ply")
+    waits(page, "Gaussians", "is", 2 * count)
+    page.settled()
+    page.shot("edit-brought-in")
+    before = still(page)
+    page.tab.get_by_text("Colours", exact=True).click()
+    slider = page.tab.get_by_text("Saturation", exact=True)
+    slider.locator("xpath=ancestor::*[.//input[@type!='hidden']][1]//input[@type!='hidden']").first.fill("0")
+    page.press("Apply the colours")
+    page.says(re.compile("Gaussians (adjusted|recoloured|changed)"))
+    page.changed(before)
+    page.shot("edit-colours")
+
+
+def test_training_goes_on_from_edited_splats(viewer: Program, page: Page) -> None:
+    open_edit(page, viewer)
+    tool(page, "Rectangle")
+    draw(page, [(0.35, 0.35), (0.6, 0.7)])
+    waits(page, "selected", "more")
+    page.tab.get_by_text("Steps and saving").click()
+    page.tab.get_by_text("Train again from here").click()
+    page.choose("What may change", "Only the selection changes")
+    page.field("Minutes").fill("0.1")
+    page.field("Minutes").press("Enter")
+    page.tab.get_by_role("button", name="Start", exact=True).filter(visible=True).last.click()
+    page.says(re.compile("Training goes on from the edited Gaussians"))
+    page.says(re.compile("Nothing can be edited: the model is in training"))
+    page.shot("edit-while-training")
+    page.says(re.compile("Choose a tool and draw over the picture"))
+    page.settled()
+    page.shot("edit-after-training")
+    assert viewer.alive
+
+
+def test_a_real_capture_is_edited_filmed_and_meshed(start: Callable[..., Program], page: Page, tmp_path: Path) -> None:
+    train(data("fox"), steps=150, downscale=8, out=tmp_path / "fox", show=lambda event: None)
+    program = start("view", tmp_path / "fox")
+    open_edit(page, program)
+    before = still(page)
+    tool(page, "Lasso")
+    page.tab.get_by_label("Only what is in front").click()
+    draw(page, [(0.4, 0.3), (0.65, 0.35), (0.6, 0.7), (0.42, 0.65), (0.4, 0.3)])
+    waits(page, "selected", "more")
+    count = number(page, "Gaussians")
+    page.settled()
+    page.shot("fox-lasso")
+    page.tab.keyboard.press("Delete")
+    waits(page, "Gaussians", "less", count)
+    deleted = page.changed(before)
+    page.shot("fox-deleted")
+    page.press("Undo")
+    waits(page, "Gaussians", "is", count)
+    page.press("Undo")
+    waits(page, "selected", "is", 0)
+    assert deleted != before
+    becomes(page, before)
+    page.tab.get_by_text("Clean up", exact=True).click()
+    page.press("Propose")
+    page.says(re.compile("would go"))
+    page.settled()
+    page.shot("fox-floaters")
+    page.press("Apply")
+    page.says(re.compile("cleaned up"))
+    page.show("Path")
+    page.press("A round about the scene")
+    page.says("9 keyframes")
+    page.field("Frames a second").fill("2")
+    page.field("Frames a second").press("Enter")
+    page.choose("Size", "640 x 360")
+    page.press("Render")
+    wait_for((tmp_path / "fox" / "exports" / "path.mp4").is_file, "the film")
+    page.show("Mesh")
+    page.choose("Quality", "Quick look")
+    page.press("Make the mesh")
+    page.says(re.compile(r"The mesh has [\d,]+ faces"), 300)
+    page.settled()
+    page.shot("fox-mesh")

@@ -56,6 +56,8 @@ def test_two_clicks_and_a_length_set_the_scale(program: Program, page: Page, fol
     kept = json.loads((folder / "placement.json").read_text())
     assert kept["metres_per_unit"] > 0
     page.press("Measure a length")
+    page.says(re.compile("Click where the length begins"))
+    page.tab.wait_for_timeout(5000)  # until older sentences have gone
     click(page, 0.4, 0.6)
     page.says("Point 1 of 2")
     click(page, 0.6, 0.65)
@@ -67,10 +69,12 @@ def test_up_and_origin_are_kept(program: Program, page: Page, folder: Path) -> N
     page.open(program.url).show("World")
     page.settled()
     page.press("Three points of the floor")
+    page.says(re.compile("Click three points of the floor"))
     for number, (x, y) in enumerate(((0.3, 0.55), (0.6, 0.9), (0.8, 0.55)), 1):
         click(page, x, y)
         page.says(f"Point {number} of 3" if number < 3 else "The three points lie level now")
     page.press("Click the origin")
+    page.says("Click the point that becomes the origin")
     click(page, 0.5, 0.6)
     page.says("The origin is where you clicked")
     page.settled()
@@ -173,7 +177,9 @@ def test_exports_with_their_coordinates(program: Program, page: Page, folder: Pa
     assert download.value.suggested_filename.endswith(".ply")
     (saved,) = (folder / "exports").glob("*.ply")
     assert len(read_ply(saved)) == 5000
-    page.field("Name").fill("../escaped")
+    name = page.tab.get_by_text("Name", exact=True).filter(visible=True).first
+    name.locator("xpath=ancestor::*[.//input][1]//input").first.fill("../escaped")
+    page.tab.wait_for_timeout(500)
     page.press("Export")
     page.says(re.compile("is no file name"))
     assert not list(folder.parent.glob("**/escaped*"))

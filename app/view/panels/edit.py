@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anchorfield.app.view.panels import edit_change, edit_clean, edit_history, edit_select
+from anchorfield.app.view.panels.edit_select import TOOL
 from anchorfield.app.view.panels.editing import Desk
+from anchorfield.app.view.panels.pointer import pointer_of
 from anchorfield.app.view.panels.widgets import put
+from anchorfield.methods import CanStart
 
 if TYPE_CHECKING:
     import viser
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 BEGIN = (
     "Choose a tool and draw over the picture. Selected Gaussians turn **yellow**; then delete, move or recolour them."
 )
+
+BAKED = "*This model makes its splats anew for each view. Edits work on splats baked from it; what is saved are those.*"
 
 
 def build(viewer: Viewer) -> None:
@@ -34,8 +39,9 @@ def build(viewer: Viewer) -> None:
 
     def update() -> None:
         reason = viewer.document.no_editor_reason
-        editor = desk.started if reason is None else None
-        put(words, content=f"Nothing can be edited: {reason}." if reason else _words(desk) if editor else BEGIN)
+        put(words, content=f"Nothing can be edited: {reason}." if reason else _words(desk))
+        if reason is not None:
+            pointer_of(viewer).release(TOOL)
         for part in parts:
             put(part, visible=reason is None)
         put(undo, visible=reason is None)
@@ -46,10 +52,11 @@ def build(viewer: Viewer) -> None:
 
 
 def _words(desk: Desk) -> str:
-    """How many there are, and of which kind."""
-    editor = desk.started
+    """How many there are, and of which kind; before the first edit, what to do."""
+    editor, run = desk.started, desk.viewer.document.run
     if editor is None:
-        return BEGIN
+        baked = run is not None and not isinstance(run.job.settings, CanStart)
+        return f"{BEGIN}\n\n{BAKED}" if baked else BEGIN
     parts = [f"**{len(editor.gaussians):,}** Gaussians", f"**{int(editor.selection.sum()):,}** selected"]
     for name, mask in (("hidden", editor.hidden), ("locked", editor.locked)):
         if count := int(mask.sum()):

@@ -12,6 +12,7 @@ from anchorfield.app.view.panels import outputs
 from anchorfield.app.view.panels.editing import Desk
 from anchorfield.app.view.panels.export import export_edited
 from anchorfield.app.view.panels.widgets import put
+from anchorfield.methods import CanStart
 from anchorfield.renderer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _retrain(desk: Desk, what: str, minutes: float) -> str:
         if not bool(editor.selection.any()):
             raise UsageError("nothing is selected: select what shall stay, or let everything change")
         frozen = editor.selection.clone() if what == FROZEN else ~editor.selection
-    same = run.job.method if run is not None and run.folder is not None else None
+    same = run.job.method if run is not None and isinstance(run.job.settings, CanStart) else None
     gaussians = viewer.document.gaussians()
     viewer.live.start(same, minutes=minutes, start=gaussians, frozen=frozen)
     return f"Training goes on from the edited Gaussians for {minutes:g} minutes"

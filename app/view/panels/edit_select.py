@@ -24,6 +24,7 @@ MODES: dict[str, Mode] = {
     "Take from the selection": "remove",
     "Keep only what is in both": "intersect",
 }
+TOOL = "Select"  # before the pointer
 HAND = "Hand (move the camera)"
 TOOLS = {
     HAND: "Drag to look around.",
@@ -172,11 +173,11 @@ class _Select:
                 raise
         if name in DRAWN:
             tool = Tool(DRAWN[name], float(self._radius.value))  # type: ignore[arg-type]
-            self._pointer.take("Select", tool, self._drawn, self._put_away)
+            self._pointer.take(TOOL, tool, self._drawn, self._put_away)
         elif name == "Colour":
-            self._pointer.take("Select", POINT, self._picked, self._put_away)
+            self._pointer.take(TOOL, POINT, self._picked, self._put_away)
         else:
-            self._pointer.release("Select", tell=False)
+            self._pointer.release(TOOL, tell=False)
         self._desk.end_preview()
         self._arrange()
         if name in SHAPES:
@@ -187,7 +188,7 @@ class _Select:
 
     def _switch_brush(self) -> None:
         if self._tool.value == "Brush":
-            self._pointer.take("Select", Tool("brush", float(self._radius.value)), self._drawn, self._put_away)
+            self._pointer.take(TOOL, Tool("brush", float(self._radius.value)), self._drawn, self._put_away)
 
     def _put_away(self) -> None:
         """Another panel has the mouse, or Escape was pressed."""

@@ -23,14 +23,15 @@ class Desk:
         self.viewer = viewer
         self._listeners: list[Callable[[], None]] = []
         self._previews = Latest(viewer, "Preview")
-        self._started: Editor | None = None
+        self._started: tuple[Editor, object] | None = None  # with the run that it edits
         self._lock = threading.Lock()
         viewer.on_open(self._opened)
 
     @property
     def started(self) -> Editor | None:
         """The editor where something was edited or selected already: asking does not make one."""
-        return self._started
+        kept = self._started  # training may have put another run in the place of the edited one
+        return kept[0] if kept and kept[1] is self.viewer.document.run else None
 
     @property
     def editor(self) -> Editor:
@@ -43,7 +44,7 @@ class Desk:
         found = document.editor
         if found is None:
             raise UsageError("nothing can be edited here")
-        self._started = found
+        self._started = found, document.run
         return found
 
     def do(self, operation: Operation) -> str:
@@ -90,7 +91,7 @@ class Desk:
 
     def end_preview(self) -> None:
         """No proposal is tinted any more."""
-        if self._started is not None:
+        if self.started is not None and self.viewer.document.no_editor_reason is None:
             self._previews.ask(lambda: self.show_preview(None))
 
     def on_change(self, callback: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import trimesh
+from numpy.typing import NDArray
 
 from anchorfield.app import files, mesh
 from anchorfield.app import settings as flat
@@ -149,7 +150,8 @@ class _Panel:
         if self._wires.value:
             self._handle = scene.add_mesh_simple(NODE, vertices, self._mesh.faces, color=(255, 170, 40), wireframe=True)
             return
-        shape = trimesh.Trimesh(vertices, self._mesh.faces, vertex_colors=self._mesh.colours, process=False)
+        colours = None if self._mesh.colours is None else linear(self._mesh.colours)
+        shape = trimesh.Trimesh(vertices, self._mesh.faces, vertex_colors=colours, process=False)
         self._handle = scene.add_mesh_trimesh(NODE, shape, cast_shadow=False, receive_shadow=False)
 
     def _save(self) -> str:
@@ -172,3 +174,10 @@ class _Panel:
         if self._last is None:
             self._save()
         return outputs.send(self._viewer, client, self._last)
+
+
+def linear(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """sRGB colours as the page takes them: glTF's colours of vertices are linear."""
+    share = colours.astype(np.float64) / 255
+    value = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return np.asarray((255 * value + 0.5).astype(np.uint8))

@@ -28,6 +28,7 @@ ROOT = "/path"
 SIZES = {"640 x 360": (640, 360), "1280 x 720": (1280, 720), "1920 x 1080": (1920, 1080), "1080 x 1080": (1080, 1080)}
 NOTHING = "Move the view to where the film begins and press **Add this view**. Do so again for every station."
 CURVE_POINTS = 200
+BEYOND = 1.15  # of the view angle: who stands at a keyframe does not look at its frame
 PREVIEW_RATE = 20.0  # cameras a second
 MOST_UPLOAD = 10_000_000  # bytes of a keyframe file
 LAP = 8  # keyframes of an orbit
@@ -286,8 +287,8 @@ class _Panel:
             position, wxyz = frame.place(camera)
             scene.add_camera_frustum(
                 f"{ROOT}/{index}",
-                float(np.radians(key.fov_y_degrees)),
-                16 / 9,
+                float(np.radians(min(170.0, BEYOND * key.fov_y_degrees))),
+                2.4,
                 scale=0.4,
                 color=(255, 140, 0),
                 position=position,
