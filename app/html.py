@@ -76,7 +76,7 @@ def write_page(run: Run, out: Path, frame: FrameOfReference) -> int:
         splats=_encoded(transformed(gaussians, turn)),
         program=_program(),
     )
-    files.output_file(out).write_text(page, encoding="utf-8")
+    files.write_atomically(files.output_file(out), page)
     return len(gaussians)
 
 
