@@ -222,8 +222,8 @@ def test_the_gsplat_substitutes_blend_as_we_do() -> None:
 
 def test_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     found = _machine.ceiling(_machine.Stream(2**16), repeats=9)
-    assert found.flops > 0
-    assert found.bandwidth > 0
+    assert found.flops > 1e8
+    assert found.bandwidth > 1e7
     assert _machine.key().startswith(native.instruction_set())
 
 
