@@ -14,11 +14,13 @@ from test_app_training import SETTINGS
 
 from anchorfield.app import Run, placement, train
 from anchorfield.app.edit import operation_from_json
+from anchorfield.app.edit.writing import edited, training_cameras
 from anchorfield.app.export import export
 from anchorfield.app.journal import silent
 from anchorfield.app.view.document import Document, open_document
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.splatting import splat
+from anchorfield.renderer.types import PARAMETERS
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +184,18 @@ def test_edits_are_drawn_and_undone_ones_are_not(run: Path) -> None:
     document.adopt(Run.open(run))
     assert not document.edited
     assert document.editor is not editor
+
+
+def test_clean_up_here_and_in_a_replay_judge_by_the_same_cameras(run: Path) -> None:
+    document = open_document(run)
+    opened, editor = document.run, document.editor
+    assert opened is not None
+    assert editor is not None
+    expected = training_cameras(opened, pytest.fail)
+    assert [camera.world_to_camera.tolist() for camera in editor.cameras] == [
+        camera.world_to_camera.tolist() for camera in expected
+    ]
+    editor.do(operation_from_json({"operation": "clean_up", "kind": "outside", "strength": 0.5}))
+    again = edited(opened, editor.script(), pytest.fail)
+    for name in PARAMETERS:
+        assert torch.equal(getattr(again.gaussians, name), getattr(editor.gaussians, name))

@@ -110,7 +110,8 @@ class Document:
             if self._editor is None:
                 from anchorfield.app.edit import Editor
 
-                cameras = [view.camera for view in self.scene.views] if self.scene else []
+                scene = self.scene  # clean-up judges by what was learned from, as `anchorfield edit` does
+                cameras = [scene.views[index].camera for index in scene.train] if scene else []
                 made = Editor(self.run.gaussians(), cameras, source_from_world=self.source_from_world)
                 with self._lock:
                     self._editor, self._seen_edits = made, made.version
