@@ -39,6 +39,7 @@ from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.types import Frame
 from anchorfield.scenes.load import load_scene
 from bench import _machine, _table
+from bench._chromium import CHROMIUM, FLAGS
 from bench._operations import Stages
 from bench._scenes import made
 from bench.training_step import SAMPLE, steps, with_points
@@ -47,16 +48,6 @@ SCALE = 10.0  # viser's units per unit of the training frame
 MARK = (1, 0, 1, 1, 0, 0, 1, 0)
 PAGE = Path(__file__).parent / "_viewer_page.js"
 CANVAS = "[...document.querySelectorAll('canvas')].map((c) => [c.width, c.height]).sort((a, b) => b[0] - a[0])[1]"
-CHROMIUM = (
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 @dataclass(frozen=True)
@@ -297,10 +288,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        found = Path("/usr/bin/chromium")
-        started = playwright.chromium.launch(
-            executable_path=str(found) if found.exists() else None, args=list(CHROMIUM)
-        )
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield started
         started.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,9 @@ from anchorfield.app.export import export, loss
 from anchorfield.app.html import _turn_to
 from anchorfield.app.run import Run
 from anchorfield.app.training import train
+from bench._chromium import CHROMIUM, FLAGS
 
 SAMPLE = Path(__file__).resolve().parents[1] / "assets" / "sample"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = [
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +51,7 @@ def test_a_browser_shows_it_without_a_network(page: Path, tmp_path: Path) -> Non
     asked: list[str] = []
     wrong: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         tab = browser.new_page(viewport={"width": 480, "height": 360})
         tab.on("request", lambda request: asked.append(request.url))
         tab.on("pageerror", lambda problem: wrong.append(str(problem)))

@@ -23,23 +23,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from anchorfield.app.training import train
+from bench._chromium import CHROMIUM, FLAGS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
     from playwright.sync_api import Page as Tab
 
 SAMPLE = Path(__file__).resolve().parents[2] / "assets" / "sample"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = [
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PATIENT = pytest.mark.skipif(
     "ANCHORFIELD_PATIENT" not in os.environ,
     reason="minutes long, and not yet steady where the processor is busy: set ANCHORFIELD_PATIENT=1 to run it",
@@ -202,7 +192,7 @@ def chromium() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield browser
         browser.close()
 
