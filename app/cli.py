@@ -5,7 +5,6 @@ Torch is loaded only once the options are known to be good, so that help and usa
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -388,23 +387,19 @@ RUNNERS: dict[str, Callable[[list[str]], int]] = {
 
 def _explained(problem: Exception, arguments: list[str]) -> int:
     """Print what went wrong in words; returns the exit code."""
+    from anchorfield.app.problems import disk_full, in_words, out_of_memory
     from anchorfield.renderer.errors import AnchorfieldError
 
+    words = in_words(problem)
     if isinstance(problem, AnchorfieldError):
-        return _fail(str(problem), problem.exit_code)
-    if _out_of_memory(problem):
-        return _fail("out of memory: use --downscale 2, a smaller --cap, or close other programs", MEMORY)
-    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return _fail(f"no space left: {problem}. Free some space; what was saved before is unchanged", DATA)
+        return _fail(words, problem.exit_code)
+    if out_of_memory(problem):
+        return _fail(words, MEMORY)
+    if disk_full(problem):
+        return _fail(words, DATA)
     notes = getattr(problem, "__notes__", None)  # a run has written the traceback into its own log
     where = notes[-1] if notes else f"The full traceback is in {_write_traceback(problem, arguments)}"
-    return _fail(f"unexpected error: {type(problem).__name__}: {problem}\n{where}", FAILED)
-
-
-def _out_of_memory(problem: BaseException) -> bool:
-    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
+    return _fail(f"{words}\n{where}", FAILED)
 
 
 def _write_traceback(problem: Exception, arguments: list[str]) -> Path:

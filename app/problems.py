@@ -1,4 +1,4 @@
-"""What went wrong, in words for people who look at a page instead of a terminal."""
+"""What went wrong, in words for people, at a terminal or before a page."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ def in_words(problem: BaseException) -> str:
     if isinstance(problem, AnchorfieldError):
         return str(problem)
     if out_of_memory(problem):
-        return "out of memory: use smaller photos (--downscale 2), a smaller --cap, or close other programs"
-    if isinstance(problem, OSError) and problem.errno in FULL_DISK:
+        return "out of memory: use --downscale 2, a smaller --cap, or close other programs"
+    if disk_full(problem):
         return f"no space left: {problem}. Free some space; what was saved before is unchanged"
     return f"unexpected error: {type(problem).__name__}: {problem}"
+
+
+def disk_full(problem: BaseException) -> bool:
+    """Whether there was no more room for a file."""
+    return isinstance(problem, OSError) and problem.errno in FULL_DISK
 
 
 def out_of_memory(problem: BaseException) -> bool:

@@ -194,8 +194,8 @@ class Invert(Operation):
 
 
 @dataclass(frozen=True)
-class Grow(Operation):
-    """The selection and what lies within `distance` of it."""
+class Reaching(Operation):
+    """An operation that looks around by a distance."""
 
     distance: float = 0.05
 
@@ -205,14 +205,13 @@ class Grow(Operation):
 
 
 @dataclass(frozen=True)
-class Shrink(Operation):
+class Grow(Reaching):
+    """The selection and what lies within `distance` of it."""
+
+
+@dataclass(frozen=True)
+class Shrink(Reaching):
     """The selection without what lies within `distance` of something that is not selected."""
-
-    distance: float = 0.05
-
-    def check(self) -> None:
-        """A distance is not negative."""
-        self._within("distance", 0, LARGEST)
 
 
 @dataclass(frozen=True)
