@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anchorfield.app import files
+from anchorfield.app.placement import mean_up
 from anchorfield.app.run import FrameOfReference, Run
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.types import Gaussians
-from anchorfield.scenes.similarity import transformed
+from anchorfield.scenes.similarity import transformed, turn_between
 from anchorfield.scenes.splat_ply import write_ply
 
 VERSION = "1.36.2"  # of @playcanvas/supersplat-viewer
@@ -64,7 +65,7 @@ def write_page(run: Run, out: Path, frame: FrameOfReference) -> int:
         raise DataError(f"{run.path}: no Gaussian to write")
     pose, fov = _start(run, frame)
     turn = np.eye(4)
-    turn[:3, :3] = _turn_to(_up(run, frame, pose), UP)
+    turn[:3, :3] = turn_between(_up(run, frame, pose), UP)
     centre = np.median(gaussians.means.detach().cpu().numpy().astype(np.float64), axis=0)
     settings = _settings(HALF_TURN @ turn[:3, :3], pose, fov, centre)
     page = TEMPLATE.format(
@@ -112,22 +113,10 @@ def _up(run: Run, frame: FrameOfReference, pose: Array | None) -> Array:
     except DataError:
         if pose is None:
             return UP
-        up = -np.mean([view.camera.world_to_camera[1, :3].numpy() for view in run.scene.views], axis=0)
+        up = np.asarray(mean_up([view.camera for view in run.scene.views]))
     up = linear @ up
     length = float(np.linalg.norm(up))
     return up / length if length > 1e-9 else UP
-
-
-def _turn_to(a: Array, b: Array) -> Array:
-    """The smallest rotation from one unit vector to another, [3, 3]."""
-    cosine = float(a @ b)
-    if cosine < -1 + 1e-9:  # any half turn about an axis across them
-        across = np.cross(a, np.eye(3)[np.argmin(np.abs(a))])
-        across /= np.linalg.norm(across)
-        return np.asarray(2 * np.outer(across, across) - np.eye(3))
-    x, y, z = np.cross(a, b)
-    skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.asarray(np.eye(3) + skew + skew @ skew / (1 + cosine))
 
 
 def _settings(turn: Array, pose: Array | None, fov: float, centre: Array) -> dict[str, Any]:

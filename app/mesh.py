@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anchorfield.app import files
+from anchorfield.app.placement import mean_up
 from anchorfield.app.run import FrameOfReference, Run
 from anchorfield.methods import HasDensity, HasDistance, HasMesh, Model
 from anchorfield.renderer.cameras import Camera
@@ -114,8 +115,7 @@ def write(
 
 def up_of(cameras: Sequence[Camera], source_from_world: NDArray[np.float64]) -> NDArray[np.float64]:
     """Upwards in the source frame [3]: the mean of what is up in the cameras' pictures."""
-    ups = np.stack([-camera.world_to_camera[1, :3].detach().double().numpy() for camera in cameras])
-    up = source_from_world[:3, :3] @ ups.mean(axis=0)
+    up = source_from_world[:3, :3] @ np.asarray(mean_up(cameras))
     length = float(np.linalg.norm(up))
     return up / length if length > 1e-9 else np.array([0.0, 0.0, 1.0])
 

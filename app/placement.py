@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from anchorfield.app import files
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError, UsageError
-from anchorfield.scenes.similarity import decomposed
+from anchorfield.scenes.similarity import decomposed, turn_between
 
 FILE, FORMAT = "placement.json", 1
 SHORTEST = 1e-9  # of a direction or distance that means something
@@ -80,7 +80,7 @@ class Placement:
     def placed_from_world(self, source_from_world: Array) -> Array:
         """The similarity from the training frame to the placed one, [4, 4]."""
         _, rotation, _ = decomposed(source_from_world)
-        turn = _turn(rotation @ np.asarray(self.up)) @ rotation
+        turn = turn_between(rotation @ np.asarray(self.up), np.array([0.0, 0.0, 1.0])) @ rotation
         matrix = np.eye(4)
         matrix[:3, :3] = self.scale * turn
         matrix[:3, 3] = -self.scale * turn @ np.asarray(self.origin)
@@ -102,11 +102,14 @@ def default(source_from_world: Array, cameras: Sequence[Camera] = ()) -> Placeme
     """As the capture stands: its own origin and units, and up as on most of its photographs."""
     unit, _, _ = decomposed(source_from_world)
     origin = np.linalg.inv(source_from_world)[:3, 3]
+    return Placement(mean_up(cameras), (float(origin[0]), float(origin[1]), float(origin[2])), unit)
+
+
+def mean_up(cameras: Sequence[Camera]) -> Vector:
+    """The direction that is up on most photographs; the negative y axis where there are none."""
     ups = [-camera.world_to_camera[1, :3].detach().double().cpu().numpy() for camera in cameras]
-    up = np.mean(ups, axis=0) if ups else np.array([0.0, -1.0, 0.0])
-    if np.linalg.norm(up) < 1e-3:  # as many heads up as down
-        up = np.array([0.0, -1.0, 0.0])
-    return Placement(_unit(up), (float(origin[0]), float(origin[1]), float(origin[2])), unit)
+    mean = np.mean(ups, axis=0) if ups else np.zeros(3)
+    return _unit(mean) if np.linalg.norm(mean) >= 1e-3 else (0.0, -1.0, 0.0)  # as many heads up as down
 
 
 def read(folder: Path, source_from_world: Array) -> Placement | None:
@@ -153,15 +156,6 @@ def _of_source(up: Vector, origin: Array, metres: float | None, source_from_worl
         scale=unit * (1.0 if metres is None else metres),
         metres=metres is not None,
     )
-
-
-def _turn(up: Array) -> Array:
-    """The smallest rotation [3, 3] that takes a unit vector to the z axis."""
-    x, y, z = up
-    if z < -1 + 1e-9:  # upside down: half a turn about the x axis
-        return np.diag([1.0, -1.0, -1.0])
-    cross = np.array([[0.0, 0.0, -x], [0.0, 0.0, -y], [x, y, 0.0]])  # of up with z
-    return np.asarray(np.eye(3) + cross + cross @ cross / (1 + z))
 
 
 def _floor_normal(points: Sequence[ArrayLike], towards: Array) -> Vector:

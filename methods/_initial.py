@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anchorfield.renderer.cameras import focus
 from anchorfield.scenes.scene import Points, Scene
 
 MIN_POINTS = 500  # fewer say too little of the scene
@@ -80,13 +81,10 @@ def _shares(scene: Scene, total: int, random: torch.Generator) -> list[tuple[int
 
 def _focus_distance(scene: Scene) -> float:
     """Median distance of the training cameras to the point nearest to all their axes; 1 if that is behind them."""
-    poses = [scene.views[i].camera.camera_to_world.double() for i in scene.train]
-    centres = torch.stack([pose[:3, 3] for pose in poses])
-    axes = torch.stack([pose[:3, 2] for pose in poses])
-    across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
-    system = across.sum(0) + 1e-6 * len(poses) * torch.eye(3, dtype=torch.float64)
-    focus = torch.linalg.solve(system, (across @ centres[..., None]).sum(0)[:, 0])
-    depth = ((focus - centres) * axes).sum(1).median()
+    cameras = [scene.views[i].camera for i in scene.train]
+    centres = torch.stack([camera.centre.double() for camera in cameras])
+    axes = torch.stack([camera.world_to_camera[2, :3].double() for camera in cameras])
+    depth = ((focus(cameras) - centres) * axes).sum(1).median()
     return float(depth) if depth > 1e-3 else 1.0
 
 

@@ -6,6 +6,7 @@ matrices name their direction (`world_to_camera` maps world points to camera poi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,3 +58,21 @@ class Camera:
     def to(self, device: torch.device | str) -> Camera:
         """The camera with its pose on `device`."""
         return replace(self, world_to_camera=self.world_to_camera.to(device))
+
+
+def rays(camera: Camera) -> Tensor:
+    """Camera points [H, W, 3] at depth 1 behind the centres of the pixels."""
+    x = (torch.arange(camera.width) + 0.5 - camera.cx) / camera.fx
+    y = (torch.arange(camera.height) + 0.5 - camera.cy) / camera.fy
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([columns, rows, torch.ones_like(rows)], dim=-1)
+
+
+def focus(cameras: Sequence[Camera]) -> Tensor:
+    """The point nearest to the optical axes of one or more cameras, [3] float64."""
+    centres = torch.stack([camera.centre.double() for camera in cameras])
+    axes = torch.stack([camera.world_to_camera[2, :3].double() for camera in cameras])
+    across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
+    system = across.sum(0) + 1e-6 * len(cameras) * torch.eye(3, dtype=torch.float64)
+    point: Tensor = torch.linalg.solve(system, (across @ centres[..., None]).sum(0)[:, 0])
+    return point

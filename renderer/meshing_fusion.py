@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.cameras import Camera, rays
 from anchorfield.renderer.meshing import Mesh
 from anchorfield.renderer.meshing_grid import TILE, Corner, zero_surface
-from anchorfield.renderer.meshing_views import DepthView, cpu_threads, into, points_of, rays, sample, seen_by
+from anchorfield.renderer.meshing_views import DepthView, cpu_threads, into, points_of, sample, seen_by
 
 BLOCK = 8  # voxels along a block's side
 AT_ONCE = 64  # blocks that are worked on together: their numbers fit a core's cache

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.cameras import Camera, rays
 from anchorfield.renderer.types import Frame
 
 OPAQUE = 0.9  # a pixel of less opacity shows a mixture of near and far
@@ -47,14 +47,6 @@ def depth_view(camera: Camera, frame: Frame) -> DepthView:
     weight = torch.where(cosine > GRAZING, weight * cosine, 0.0)
     colour = (frame.rgb.detach().clamp(0, 1) * 255).round().to(torch.uint8)
     return DepthView(camera, torch.where(weight > 0, depth, 0.0), weight, colour)
-
-
-def rays(camera: Camera) -> Tensor:
-    """Camera points [H, W, 3] at depth 1 behind the centres of the pixels."""
-    x = (torch.arange(camera.width) + 0.5 - camera.cx) / camera.fx
-    y = (torch.arange(camera.height) + 0.5 - camera.cy) / camera.fy
-    rows, columns = torch.meshgrid(y, x, indexing="ij")
-    return torch.stack([columns, rows, torch.ones_like(rows)], dim=-1)
 
 
 def points_of(view: DepthView, most: int, random: torch.Generator) -> Tensor:

@@ -182,11 +182,14 @@ def upright(up: ArrayLike) -> Array:
     return np.asarray(Rotation.from_rotvec(angle * about).as_quat(), np.float64)
 
 
+def linear_light(share: Array) -> Array:
+    """Linear light in [0, 1] of sRGB values in [0, 1] (IEC 61966-2-1)."""
+    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+
+
 def _linear(colours: NDArray[np.uint8]) -> NDArray[np.uint16]:
     """Linear light with an opaque alpha [V, 4] of sRGB colours."""
-    value = np.arange(256) / 255
-    curve = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    table = np.rint(curve * 65535).astype("<u2")
+    table = np.rint(linear_light(np.arange(256) / 255) * 65535).astype("<u2")
     return np.concatenate([table[colours], np.full((len(colours), 1), 65535, "<u2")], axis=1)
 
 

@@ -89,3 +89,16 @@ def harmonics_basis(directions: Array) -> Array:
         -0.5900435899266435 * x * (xx - 3 * yy),
     )
     return np.stack(values, axis=-1)
+
+
+def turn_between(a: Array, b: Array) -> Array:
+    """The smallest rotation [3, 3] from one unit vector [3] to another; of opposite ones, some half turn."""
+    cosine = float(a @ b)
+    if cosine < -1 + 1e-9:
+        axis = np.eye(3)[int(np.argmin(np.abs(a)))]
+        across = axis - (axis @ a) * a
+        across = across / np.linalg.norm(across)
+        return np.asarray(2 * np.outer(across, across) - np.eye(3))
+    x, y, z = np.cross(a, b)
+    skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.asarray(np.eye(3) + skew + skew @ skew / (1 + cosine))

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from anchorfield.app.export import export, loss
-from anchorfield.app.html import _turn_to
 from anchorfield.app.run import Run
 from anchorfield.app.training import train
+from anchorfield.scenes.similarity import turn_between
 from bench._chromium import CHROMIUM, FLAGS
 
 SAMPLE = Path(__file__).resolve().parents[1] / "assets" / "sample"
@@ -38,7 +38,7 @@ def test_the_page_holds_everything(page: Path) -> None:
 @pytest.mark.parametrize("a", [(0.0, -1.0, 0.0), (0.0, 1.0, 0.0), (0.6, 0.0, 0.8)])
 def test_turning_one_direction_to_another(a: tuple[float, float, float]) -> None:
     b = np.array([0.0, -1.0, 0.0])
-    turn = _turn_to(np.array(a), b)
+    turn = turn_between(np.array(a), b)
     np.testing.assert_allclose(turn @ a, b, atol=1e-12)
     np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(turn) == pytest.approx(1)

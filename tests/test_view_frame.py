@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from anchorfield.app.placement import mean_up
 from anchorfield.app.view import frame
 from anchorfield.app.view.app import Viewer, fitting_fov
 from anchorfield.app.view.document import open_document
 from anchorfield.app.view.server import start
-from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.cameras import Camera, focus
 
 
 def camera_at(position: tuple[float, float, float], target: tuple[float, float, float]) -> Camera:
@@ -63,10 +64,10 @@ def test_what_is_no_camera_is_refused(wrong: dict[str, object]) -> None:
 
 
 def test_what_photographs_look_at_and_which_way_is_up() -> None:
-    assert np.allclose(frame.focus(RING), [0.1, 0.0, 0.2], atol=1e-3)
-    up = frame.mean_up(RING)
+    assert np.allclose(focus(RING), [0.1, 0.0, 0.2], atol=1e-3)
+    up = np.asarray(mean_up(RING))
     assert up @ [0.0, -1.0, 0.0] > 0.99
-    assert np.allclose(frame.mean_up([]), [0, -1, 0])
+    assert np.allclose(mean_up([]), [0, -1, 0])
     position, target = frame.first_look(RING, up)
     assert any(np.allclose(position, camera.centre, atol=1e-5) for camera in RING)
     assert np.allclose(target, [0.1, 0.0, 0.2], atol=1e-3)
@@ -77,7 +78,7 @@ def test_what_photographs_look_at_and_which_way_is_up() -> None:
 
 def test_a_capture_that_looks_outwards_starts_along_its_own_axis() -> None:
     outwards = [camera_at((0, 0, 0), (math.cos(a), 0.0, math.sin(a))) for a in (0.1, 0.2, 0.3)]
-    position, target = frame.first_look(outwards, frame.mean_up(outwards))
+    position, target = frame.first_look(outwards, np.asarray(mean_up(outwards)))
     assert float(np.linalg.norm(target - position)) == pytest.approx(1.0)
 
 

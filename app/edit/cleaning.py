@@ -18,7 +18,7 @@ from torch import Tensor
 
 from anchorfield.app.edit.operations import Kind
 from anchorfield.app.edit.selecting import attribute, depths, pixels, reduced
-from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.cameras import Camera, focus
 from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.splatting import NEAR, splat
 from anchorfield.renderer.types import PARAMETERS, Gaussians
@@ -137,12 +137,9 @@ def _outside(gaussians: Gaussians, cameras: Sequence[Camera]) -> Tensor:
     if not cameras:
         raise UsageError("clean_up: outside: needs the cameras of the capture: give it, e.g. with --scene CAPTURE")
     centres = torch.stack([camera.centre.double() for camera in cameras])
-    axes = torch.stack([camera.world_to_camera[2, :3].double() for camera in cameras])
-    across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
-    system = across.sum(0) + 1e-6 * len(cameras) * torch.eye(3, dtype=torch.float64)
-    focus = torch.linalg.solve(system, (across @ centres[..., None]).sum(0)[:, 0])
-    reach = float((centres - focus).norm(dim=1).median())
-    far = (gaussians.means.double() - focus).norm(dim=1) / max(reach, 1e-9)
+    middle = focus(cameras)
+    reach = float((centres - middle).norm(dim=1).median())
+    far = (gaussians.means.double() - middle).norm(dim=1) / max(reach, 1e-9)
     strength = _falling(far.clamp_min(1e-9).log(), math.log(8), math.log(0.7))
     seen = torch.zeros(len(gaussians), dtype=torch.bool)
     for camera in cameras:

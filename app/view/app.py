@@ -20,6 +20,7 @@ import viser
 
 from anchorfield.app import machine
 from anchorfield.app.jobs import Queue
+from anchorfield.app.problems import in_words
 from anchorfield.app.view import frame, panels
 from anchorfield.app.view.broker import Broker, Picture, to_page, to_viser
 from anchorfield.app.view.compare import Comparison
@@ -28,7 +29,7 @@ from anchorfield.app.view.live import Live
 from anchorfield.app.view.panels import header
 from anchorfield.app.view.pictures import PHOTOGRAPH, Look, Split
 from anchorfield.app.view.server import Serving, open_window, start
-from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.cameras import Camera, focus
 from anchorfield.renderer.errors import AnchorfieldError, UsageError
 
 Kind = Literal["info", "warning", "error"]
@@ -246,11 +247,10 @@ class Viewer:
             try:
                 if text := function():
                     self.notify(text, client=client, title=name)
-            except AnchorfieldError as problem:
-                self.notify(str(problem), "error", client, title=name)
             except Exception as problem:  # the program lives on, and its log has the rest
-                traceback.print_exc()
-                self.notify(f"{type(problem).__name__}: {problem}", "error", client, title=name)
+                if not isinstance(problem, AnchorfieldError):
+                    traceback.print_exc()
+                self.notify(in_words(problem), "error", client, title=name)
 
     def _tick(self) -> None:
         while not self._closing.wait(1.0):
@@ -353,7 +353,7 @@ class Viewer:
         self.server.scene.set_up_direction(up)
         scene = self.document.scene
         cameras = [view.camera for view in scene.views] if scene else []
-        self.focus = frame.focus(cameras) if cameras else np.zeros(3)
+        self.focus = focus(cameras).numpy() if cameras else np.zeros(3)
         position, target = (frame.to_viser(point)[0] for point in frame.first_look(cameras, up))
         initial = self.server.initial_camera
         initial.position, initial.look_at, initial.fov = position, target, FIRST_FOV

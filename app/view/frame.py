@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from viser.transforms import SO3
 
-from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.cameras import Camera, focus
 
 VIEW_SCALE = 10.0
 WIDEST = math.radians(170)  # field of view that is believed of a browser
@@ -83,25 +83,6 @@ def vertical_fov(camera: Camera) -> float:
     return 2 * math.atan(camera.height / 2 / camera.fy)
 
 
-def mean_up(cameras: Sequence[Camera]) -> Vector:
-    """The direction that is up on most photographs, [3]; the negative y axis where there are none."""
-    ups = [-camera.world_to_camera[1, :3].double().numpy() for camera in cameras]
-    mean = np.mean(ups, axis=0) if ups else np.zeros(3)
-    length = float(np.linalg.norm(mean))
-    return mean / length if length > 1e-3 else np.array([0.0, -1.0, 0.0])
-
-
-def focus(cameras: Sequence[Camera]) -> Vector:
-    """The point that the cameras look at: the one nearest to all their axes, [3]."""
-    left, right = 1e-6 * np.eye(3), np.zeros(3)
-    for camera in cameras:
-        pose = camera.camera_to_world.double().numpy()
-        across = np.eye(3) - np.outer(pose[:3, 2], pose[:3, 2])
-        left += across
-        right += across @ pose[:3, 3]
-    return np.asarray(np.linalg.solve(left, right), np.float64)
-
-
 def first_look(cameras: Sequence[Camera], up: Vector) -> tuple[Vector, Vector]:
     """Where a new client stands and what it looks at, both [3] in the training frame: a photograph's own place.
 
@@ -113,7 +94,7 @@ def first_look(cameras: Sequence[Camera], up: Vector) -> tuple[Vector, Vector]:
     chosen = cameras[int(np.abs(heights - np.median(heights)).argmin())]
     pose = chosen.camera_to_world.double().numpy()
     position, forward = pose[:3, 3], pose[:3, 2]
-    target = focus(cameras)
+    target = focus(cameras).numpy()
     distance = float((target - position) @ forward)
     if distance < 0.1 or float(np.linalg.norm(target - position)) > 3 * distance:  # they look outwards or aside
         return position, position + forward

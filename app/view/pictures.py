@@ -20,7 +20,7 @@ from torch.nn.functional import grid_sample
 
 from anchorfield.app.pictures import Pixels, pixels
 from anchorfield.methods import HasGaussians
-from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.cameras import Camera, rays
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.strips import blend_counts, splat_strips
 from anchorfield.renderer.types import Frame, Gaussians
@@ -220,8 +220,7 @@ def _relative(camera: Camera, other: Camera) -> Tensor:
 
 def _points(depth: Tensor, camera: Camera) -> Tensor:
     """What each pixel sees in the camera's axes, [H, W, 3]."""
-    y, x = torch.meshgrid(torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij")
-    return torch.stack([(x - camera.cx) / camera.fx * depth, (y - camera.cy) / camera.fy * depth, depth], -1)
+    return rays(camera) * depth[..., None]
 
 
 def normals(frame: Frame, camera: Camera) -> Tensor:

@@ -178,6 +178,4 @@ class _Panel:
 
 def linear(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """sRGB colours as the page takes them: glTF's colours of vertices are linear."""
-    share = colours.astype(np.float64) / 255
-    value = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    return np.asarray((255 * value + 0.5).astype(np.uint8))
+    return np.asarray((255 * mesh_files.linear_light(colours.astype(np.float64) / 255) + 0.5).astype(np.uint8))
