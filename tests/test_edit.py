@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from anchorfield.app.edit import Editor, operation_from_json, replay, selecting
+from anchorfield.app.edit import Editor, operation_from_json, replay, selecting, values
 from anchorfield.app.edit import operations as ops
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import AnchorfieldError, DataError, UsageError
@@ -151,7 +151,7 @@ def test_front_only_leaves_out_what_a_wall_covers() -> None:
     sh = torch.zeros(count, 1, 3)
     g = Gaussians(means, torch.full((count, 3), -3.0), torch.eye(4)[:1].repeat(count, 1), torch.full((count,), 4.0), sh)
     editor = Editor(g)
-    whole = {"operation": "select_rectangle", "camera": ops._plain(camera(0)), "x0": 20, "y0": 20, "x1": 80, "y1": 60}
+    whole = {"operation": "select_rectangle", "camera": values.plain(camera(0)), "x0": 20, "y0": 20, "x1": 80, "y1": 60}
     editor.do(operation_from_json(whole | {"front_only": True}))
     assert int(editor.selection[: len(grid)].sum()) > 200
     assert int(editor.selection[len(grid) :].sum()) == 0
@@ -417,7 +417,7 @@ def test_what_is_no_operation_is_refused_in_words(value: Any) -> None:
 
 
 def test_cameras_in_scripts_are_checked() -> None:
-    good = ops._plain(camera())
+    good = values.plain(camera())
     bad: list[tuple[str, Any]] = [
         ("fx", 0), ("fx", float("nan")), ("width", 10**9), ("width", 3.5), ("height", 0), ("height", "a"),
         ("world_to_camera", np.diag([2.0, 1, 1, 1]).tolist()), ("world_to_camera", [[1, 2], [3, 4]]),

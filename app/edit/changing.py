@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anchorfield.app.edit.operations import Adjust, Matrix
+from anchorfield.app.edit.operations import Adjust
+from anchorfield.app.edit.values import Matrix
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.types import PARAMETERS, SH_C0, Gaussians
 from anchorfield.scenes.similarity import transformed

@@ -9,13 +9,23 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, TypeAlias, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_type_hints
 
 import numpy as np
-import torch
 
+from anchorfield.app.edit.values import (
+    LARGEST,
+    MOST_PIXELS,
+    Matrix,
+    Points,
+    Quaternion,
+    Vector,
+    converted,
+    plain,
+    short,
+)
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import UsageError
 from anchorfield.scenes.similarity import decomposed
@@ -23,15 +33,6 @@ from anchorfield.scenes.similarity import decomposed
 Mode = Literal["set", "add", "remove", "intersect"]
 Attribute = Literal["opacity", "size", "elongation", "distance", "red", "green", "blue", "x", "y", "z"]
 Kind = Literal["floaters", "dust", "needles", "outside"]
-Vector: TypeAlias = tuple[float, float, float]
-Quaternion: TypeAlias = tuple[float, float, float, float]
-Points: TypeAlias = tuple[tuple[float, float], ...]
-Matrix: TypeAlias = tuple[Quaternion, Quaternion, Quaternion, Quaternion]
-
-LARGEST = 1e9  # of any number in an operation
-MOST_POINTS = 20_000  # of a lasso or a brush stroke
-MOST_PIXELS = 16_384  # of a side of a camera's image
-LONGEST_TEXT = 4096
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Operation:
         cls.name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     def __post_init__(self) -> None:
-        hints = _hints(type(self))
+        hints = get_type_hints(type(self))
         for field in fields(self):
-            value = _converted(hints[field.name], getattr(self, field.name), f"{self.name}: {field.name}")
+            value = converted(hints[field.name], getattr(self, field.name), f"{self.name}: {field.name}")
             object.__setattr__(self, field.name, value)
         self.check()
 
@@ -55,7 +56,7 @@ class Operation:
 
     def to_json(self) -> dict[str, Any]:
         """What `operation_from_json` reads."""
-        return {"operation": self.name} | {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {"operation": self.name} | {field.name: plain(getattr(self, field.name)) for field in fields(self)}
 
     def _within(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)
@@ -353,15 +354,15 @@ OPERATIONS: dict[str, type[Operation]] = {
 def operation_from_json(value: Any) -> Operation:
     """The operation that a script's entry describes; raises UsageError in words."""
     if not isinstance(value, Mapping):
-        raise UsageError(f"operation: expected an object with its name under 'operation', got {_short(value)}")
+        raise UsageError(f"operation: expected an object with its name under 'operation', got {short(value)}")
     name = value.get("operation")
     if not isinstance(name, str) or name not in OPERATIONS:
-        raise UsageError(f"unknown operation {_short(name)}.{_nearest(name, OPERATIONS)}")
+        raise UsageError(f"unknown operation {short(name)}.{_nearest(name, OPERATIONS)}")
     cls = OPERATIONS[name]
     known = {field.name: field for field in fields(cls)}
     for key in value:
         if key != "operation" and key not in known:
-            raise UsageError(f"{name}: unknown entry {_short(key)}.{_nearest(key, known)}")
+            raise UsageError(f"{name}: unknown entry {short(key)}.{_nearest(key, known)}")
     missing = [key for key in REQUIRED.get(name, ()) if key not in value]
     if missing:
         raise UsageError(f"{name}: '{missing[0]}' is missing")
@@ -390,128 +391,6 @@ def _check_box(name: str, half_extents: Vector, wxyz: Quaternion) -> None:
         raise UsageError(f"{name}: half_extents: expected 0 or more, got {list(half_extents)}")
     if math.hypot(*wxyz) < 1e-9:
         raise UsageError(f"{name}: wxyz: expected a quaternion, got {list(wxyz)}")
-
-
-def _hints(cls: type[Operation]) -> dict[str, Any]:
-    if cls not in _HINTS:
-        _HINTS[cls] = get_type_hints(cls)
-    return _HINTS[cls]
-
-
-_HINTS: dict[type[Operation], dict[str, Any]] = {}
-
-
-def _converted(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type that a field has; raises UsageError saying what was expected."""
-    if get_args(hint) and all(isinstance(choice, str) for choice in get_args(hint)):
-        if not isinstance(value, str) or value not in get_args(hint):
-            raise UsageError(f"{where}: expected one of {', '.join(get_args(hint))}, got {_short(value)}")
-        return value
-    convert: Callable[[Any, str], Any] = CONVERTERS[hint]
-    return convert(value, where)
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise UsageError(f"{where}: expected a number, got {_short(value)}")
-    if not -LARGEST <= value <= LARGEST:  # also refuses nan
-        raise UsageError(f"{where}: expected a number of at most {LARGEST:g} in size, got {_short(value)}")
-    return float(value)
-
-
-def _numbers(count: int) -> Callable[[Any, str], tuple[float, ...]]:
-    def convert(value: Any, where: str) -> tuple[float, ...]:
-        if isinstance(value, torch.Tensor | np.ndarray):
-            value = value.tolist()
-        if not isinstance(value, list | tuple) or len(value) != count:
-            raise UsageError(f"{where}: expected a list of {count} numbers, got {_short(value)}")
-        return tuple(_number(entry, where) for entry in value)
-
-    return convert
-
-
-def _points(value: Any, where: str) -> Points:
-    if isinstance(value, torch.Tensor | np.ndarray):
-        value = value.tolist()
-    if not isinstance(value, list | tuple):
-        raise UsageError(f"{where}: expected a list of [x, y], got {_short(value)}")
-    if len(value) > MOST_POINTS:
-        raise UsageError(f"{where}: expected at most {MOST_POINTS:,} points, got {len(value):,}")
-    pair = _numbers(2)
-    return tuple((x, y) for x, y in (pair(entry, where) for entry in value))
-
-
-def _matrix(value: Any, where: str) -> tuple[tuple[float, ...], ...]:
-    if isinstance(value, torch.Tensor | np.ndarray):
-        value = value.tolist()
-    if not isinstance(value, list | tuple) or len(value) != 4:
-        raise UsageError(f"{where}: expected 4 rows of 4 numbers, got {_short(value)}")
-    row = _numbers(4)
-    return tuple(row(entry, where) for entry in value)
-
-
-def _flag(value: Any, where: str) -> bool:
-    if not isinstance(value, bool):
-        raise UsageError(f"{where}: expected true or false, got {_short(value)}")
-    return value
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str) or len(value) > LONGEST_TEXT or "\0" in value:
-        raise UsageError(f"{where}: expected a text of at most {LONGEST_TEXT:,} characters, got {_short(value)}")
-    return value
-
-
-def _camera(value: Any, where: str) -> Camera:
-    """A camera, or the object that describes one."""
-    if isinstance(value, Camera):
-        value = _plain(value)
-    names = ("world_to_camera", "fx", "fy", "cx", "cy", "width", "height")
-    if not isinstance(value, Mapping) or set(value) != set(names):
-        raise UsageError(f"{where}: expected an object with {', '.join(names)}, got {_short(value)}")
-    pose = torch.tensor(_matrix(value["world_to_camera"], f"{where}.world_to_camera"), dtype=torch.float32)
-    rotation = pose[:3, :3].double()
-    if not torch.allclose(rotation @ rotation.T, torch.eye(3).double(), rtol=0, atol=1e-3):
-        raise UsageError(f"{where}.world_to_camera: expected a rotation and a translation, without scale or shear")
-    numbers = {name: _number(value[name], f"{where}.{name}") for name in names[1:]}
-    for name in ("fx", "fy"):
-        if numbers[name] <= 0:
-            raise UsageError(f"{where}.{name}: expected more than 0, got {numbers[name]:g}")
-    for name in ("width", "height"):
-        if not 1 <= numbers[name] <= MOST_PIXELS or numbers[name] % 1:
-            raise UsageError(f"{where}.{name}: expected a whole number, 1 to {MOST_PIXELS}, got {numbers[name]:g}")
-    size = (int(numbers["width"]), int(numbers["height"]))
-    return Camera(pose, numbers["fx"], numbers["fy"], numbers["cx"], numbers["cy"], *size)
-
-
-CONVERTERS: dict[Any, Callable[[Any, str], Any]] = {
-    float: _number,
-    bool: _flag,
-    str: _text,
-    Vector: _numbers(3),
-    Quaternion: _numbers(4),
-    Points: _points,
-    Matrix: _matrix,
-    Camera: _camera,
-}
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON knows it; nothing is rounded."""
-    if isinstance(value, Camera):
-        names = ("fx", "fy", "cx", "cy", "width", "height")
-        pose = value.world_to_camera.detach().cpu().double().tolist()
-        return {"world_to_camera": pose} | {name: getattr(value, name) for name in names}
-    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
-
-
-def _short(value: Any) -> str:
-    """`value` in a message, of any size."""
-    try:
-        text = repr(value)
-    except Exception:  # whatever an object or a huge integer makes of itself
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _nearest(name: Any, known: Mapping[str, Any]) -> str:

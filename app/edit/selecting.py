@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from anchorfield.app.edit.operations import Attribute, Mode, Points, Quaternion, Vector
+from anchorfield.app.edit.operations import Attribute, Mode
+from anchorfield.app.edit.values import Points, Quaternion, Vector
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.splatting import NEAR, splat
 from anchorfield.renderer.types import SH_C0, Gaussians

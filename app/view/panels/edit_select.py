@@ -11,6 +11,7 @@ from viser import uplot
 from anchorfield.app.edit import operations as ops
 from anchorfield.app.edit import selecting
 from anchorfield.app.edit.operations import Mode, Operation
+from anchorfield.app.edit.values import LARGEST
 from anchorfield.app.view.overlay import Gesture, Tool
 from anchorfield.app.view.panels.edit_shapes import Gizmo, Shape
 from anchorfield.app.view.panels.editing import Desk
@@ -299,8 +300,8 @@ class _Select:
         low, high = (float(value) for value in self._range.value)
         if not len(self._edges):
             raise UsageError("choose a value first")
-        first = -ops.LARGEST if low <= 0 else float(self._edges[round(STEPS * low / 100)])
-        last = ops.LARGEST if high >= 100 else float(self._edges[round(STEPS * high / 100)])
+        first = -LARGEST if low <= 0 else float(self._edges[round(STEPS * low / 100)])
+        last = LARGEST if high >= 100 else float(self._edges[round(STEPS * high / 100)])
         return first, last
 
     def _values(self) -> str:
