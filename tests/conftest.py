@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,6 +14,10 @@ from hypothesis import settings
 from anchorfield.scenes.load import load_scene
 from anchorfield.scenes.scene import Scene
 from anchorfield.scenes.triangulate import triangulated_points
+from bench._chromium import CHROMIUM, FLAGS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 SAMPLE = Path(__file__).parent.parent / "assets" / "sample"
 
@@ -27,6 +32,19 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """One browser for all tests: a process takes one at a time. Where there is none they are skipped."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: the viewer is not tested in a browser (Debian: apt install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from anchorfield.app.export import export, loss
 from anchorfield.app.run import Run
 from anchorfield.app.training import train
 from anchorfield.scenes.similarity import turn_between
-from bench._chromium import CHROMIUM, FLAGS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 SAMPLE = Path(__file__).resolve().parents[1] / "assets" / "sample"
 
@@ -44,27 +47,22 @@ def test_turning_one_direction_to_another(a: tuple[float, float, float]) -> None
     assert np.linalg.det(turn) == pytest.approx(1)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-def test_a_browser_shows_it_without_a_network(page: Path, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_a_browser_shows_it_without_a_network(page: Path, tmp_path: Path, chromium: Browser) -> None:
     asked: list[str] = []
     wrong: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        tab = browser.new_page(viewport={"width": 480, "height": 360})
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.on("pageerror", lambda problem: wrong.append(str(problem)))
-        tab.goto(page.as_uri())
-        tab.wait_for_selector("canvas", timeout=60_000)
-        shown = None
-        for _ in range(40):
-            tab.wait_for_timeout(500)
-            shown = np.asarray(Image.open(io.BytesIO(tab.locator("canvas").first.screenshot())).convert("RGB"))
-            if shown[90:270, 120:360].std() > 20:
-                break
-        tab.screenshot(path=tmp_path / "page.png")
-        browser.close()
+    tab = chromium.new_page(viewport={"width": 480, "height": 360})
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda problem: wrong.append(str(problem)))
+    tab.goto(page.as_uri())
+    tab.wait_for_selector("canvas", timeout=60_000)
+    shown = None
+    for _ in range(40):
+        tab.wait_for_timeout(500)
+        shown = np.asarray(Image.open(io.BytesIO(tab.locator("canvas").first.screenshot())).convert("RGB"))
+        if shown[90:270, 120:360].std() > 20:
+            break
+    tab.screenshot(path=tmp_path / "page.png")
+    tab.close()
     assert not wrong
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert shown is not None

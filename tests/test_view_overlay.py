@@ -20,7 +20,6 @@ from anchorfield.app.view.messages import STRIKES, Guarded
 from anchorfield.app.view.overlay import POINTS, Gesture, Tool, gesture_of
 from anchorfield.app.view.server import Serving, start
 from anchorfield.renderer.errors import UsageError
-from bench._chromium import CHROMIUM, FLAGS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -39,7 +38,6 @@ REFUSED = (
     "new Promise((done) => { const socket = new WebSocket('%s');"
     " socket.onopen = () => done(false); socket.onerror = () => done(true) })"
 )
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: gestures are drawn in a real browser")
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +47,8 @@ def serving() -> Iterator[Serving]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def page(serving: Serving, browser: Browser) -> Page:
-    page = browser.new_page(viewport={"width": 1000, "height": 600})
+def page(serving: Serving, chromium: Browser) -> Page:
+    page = chromium.new_page(viewport={"width": 1000, "height": 600})
     opened(page, serving.url)
     wait_for(page, lambda: len(serving.viser.get_clients()) == 1)
     return page
@@ -108,7 +96,6 @@ def camera(serving: Serving) -> tuple[float, ...]:
     return tuple(next(iter(serving.viser.get_clients().values())).camera.position)
 
 
-@needs_chromium
 def test_a_rectangle(serving: Serving, page: Page, gestures: queue.Queue[Gesture]) -> None:
     client = holding(serving, page, Tool("rectangle"))
     before = camera(serving)
@@ -123,7 +110,6 @@ def test_a_rectangle(serving: Serving, page: Page, gestures: queue.Queue[Gesture
     assert camera(serving) == before
 
 
-@needs_chromium
 def test_a_lasso(serving: Serving, page: Page, gestures: queue.Queue[Gesture]) -> None:
     holding(serving, page, Tool("lasso"))
     drag(page, [(200, 200), (400, 200), (400, 400), (200, 400)])
@@ -134,7 +120,6 @@ def test_a_lasso(serving: Serving, page: Page, gestures: queue.Queue[Gesture]) -
     assert max(y for _, y in drawn.points) == pytest.approx(400 / 600)
 
 
-@needs_chromium
 def test_a_brush_of_another_size(serving: Serving, page: Page, gestures: queue.Queue[Gesture]) -> None:
     holding(serving, page, Tool("brush", radius=30))
     page.keyboard.press("]")
@@ -146,7 +131,6 @@ def test_a_brush_of_another_size(serving: Serving, page: Page, gestures: queue.Q
     assert all(y == pytest.approx(0.5) for _, y in drawn.points)
 
 
-@needs_chromium
 def test_a_point(serving: Serving, page: Page, gestures: queue.Queue[Gesture]) -> None:
     holding(serving, page, Tool("point"))
     page.mouse.click(250, 300)
@@ -155,7 +139,6 @@ def test_a_point(serving: Serving, page: Page, gestures: queue.Queue[Gesture]) -
     assert drawn.points[0] == pytest.approx((0.25, 0.5))
 
 
-@needs_chromium
 def test_escape_gives_a_stroke_up(serving: Serving, page: Page, gestures: queue.Queue[Gesture]) -> None:
     holding(serving, page, Tool("rectangle"))
     page.mouse.move(200, 200)
@@ -167,7 +150,6 @@ def test_escape_gives_a_stroke_up(serving: Serving, page: Page, gestures: queue.
     assert gestures.empty()
 
 
-@needs_chromium
 def test_the_handle_of_the_split(serving: Serving, page: Page, gestures: queue.Queue[Gesture]) -> None:
     client = holding(serving, page, None)
     serving.overlay.split(client, 0.5)
@@ -183,7 +165,6 @@ def test_the_handle_of_the_split(serving: Serving, page: Page, gestures: queue.Q
     page.wait_for_selector("#anchorfield-overlay .split", state="hidden")
 
 
-@needs_chromium
 @pytest.mark.parametrize(
     ("tool", "button", "space"), [(None, "left", False), (Tool("lasso"), "left", True), (Tool("lasso"), "right", False)]
 )
@@ -201,14 +182,13 @@ def test_the_camera_gets_what_no_tool_takes(
     assert gestures.empty()
 
 
-@needs_chromium
-def test_a_reloaded_page_is_told_again_and_another_is_not(serving: Serving, page: Page, browser: Browser) -> None:
+def test_a_reloaded_page_is_told_again_and_another_is_not(serving: Serving, page: Page, chromium: Browser) -> None:
     first = set(serving.viser.get_clients())
     serving.overlay.status(None, "for all")
     page.reload()
     wait_for(page, lambda: len(serving.viser.get_clients()) == 1 and set(serving.viser.get_clients()) != first)
     wait_for(page, lambda: page.locator("#anchorfield-overlay .status").inner_text() == "for all")
-    other = browser.new_page()
+    other = chromium.new_page()
     opened(other, serving.url)
     wait_for(other, lambda: len(serving.viser.get_clients()) == 2)
     serving.overlay.status(min(serving.viser.get_clients()), "for one")
@@ -218,24 +198,22 @@ def test_a_reloaded_page_is_told_again_and_another_is_not(serving: Serving, page
     wait_for(page, lambda: len(serving.viser.get_clients()) == 1)
 
 
-@needs_chromium
-def test_a_browser_with_the_token_gets_in_and_one_without_reads_why(browser: Browser) -> None:
+def test_a_browser_with_the_token_gets_in_and_one_without_reads_why(chromium: Browser) -> None:
     with start("0.0.0.0", 0) as serving:
         address = f"http://127.0.0.1:{serving.port}/"
-        stranger = browser.new_context().new_page()
+        stranger = chromium.new_context().new_page()
         stranger.goto(address)
         assert "token" in stranger.inner_text("body")
         assert stranger.evaluate(REFUSED % f"ws://127.0.0.1:{serving.port}/overlay")
-        guest = browser.new_context().new_page()
+        guest = chromium.new_context().new_page()
         opened(guest, f"{address}?token={serving.token}")
         assert "token" not in guest.url
         assert guest.evaluate("document.cookie") == ""
         wait_for(guest, lambda: len(serving.viser.get_clients()) == 1)
 
 
-@needs_chromium
-def test_a_page_of_another_site_gets_no_socket(serving: Serving, browser: Browser) -> None:
-    foreign = browser.new_page()
+def test_a_page_of_another_site_gets_no_socket(serving: Serving, chromium: Browser) -> None:
+    foreign = chromium.new_page()
     foreign.route(
         "http://elsewhere.example/", lambda route: route.fulfill(body="<p>hello</p>", content_type="text/html")
     )

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from anchorfield.app.training import train
-from bench._chromium import CHROMIUM, FLAGS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
@@ -149,6 +148,12 @@ class Page:
             self.tab.wait_for_timeout(400)
         return now
 
+    def rested(self) -> bytes:
+        """The picture in its full size: it has rested for longer than the last step of the ladder takes."""
+        self.settled()
+        self.tab.wait_for_timeout(2000)
+        return self.settled()
+
     def changed(self, before: bytes) -> bytes:
         """The settled picture, once it differs from `before`."""
         end = time.monotonic() + PATIENCE
@@ -156,6 +161,10 @@ class Page:
             assert time.monotonic() < end, "the picture did not change"
             self.tab.wait_for_timeout(300)
         return self.settled()
+
+    def becomes(self, picture: bytes) -> None:
+        """Wait until exactly this picture is at rest: the first one that seems to be may be on its way to full size."""
+        wait_for(lambda: self.settled() == picture, "the picture as it was")
 
     def drag(self, dx: float, dy: float, button: str = "left", steps: int = 10) -> Page:
         """Drag over the middle of the scene."""
@@ -182,19 +191,6 @@ def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """One browser for all tests."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: the viewer is not tested in a browser (Debian: apt install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -38,18 +38,6 @@ def waits(page: Page, pattern: str, condition: str, count: int = 0) -> int:
     raise AssertionError(f"{now} {pattern}; expected {condition} {count}")
 
 
-def still(page: Page) -> bytes:
-    """The picture in its full size: it has rested for longer than the last step of the ladder takes."""
-    page.settled()
-    page.tab.wait_for_timeout(2000)
-    return page.settled()
-
-
-def becomes(page: Page, picture: bytes) -> None:
-    """Wait until exactly this is shown."""
-    wait_for(lambda: page.settled() == picture, "the picture as it was")
-
-
 def tool(page: Page, name: str) -> None:
     """Choose a selection tool by its place in the dropdown."""
     page.choose("Tool", name)
@@ -141,7 +129,7 @@ def test_shapes_colour_and_values_select(viewer: Program, page: Page) -> None:
 
 def test_ten_edits_undone_leave_the_first_bits(viewer: Program, page: Page, run: Path, tmp_path: Path) -> None:
     open_edit(page, viewer)
-    before = still(page)
+    before = page.rested()
     tool(page, "Rectangle")
     draw(page, [(0.35, 0.35), (0.6, 0.7)])
     waits(page, "selected", "more")
@@ -180,7 +168,7 @@ def test_ten_edits_undone_leave_the_first_bits(viewer: Program, page: Page, run:
     waits(page, "selected", "is", 0)
     page.press("Undo")
     page.says("There is nothing to undo")
-    becomes(page, before)
+    page.becomes(before)
     page.tab.get_by_text("Steps and saving").click()
     page.shot("edit-steps")
     with page.tab.expect_download() as download:
@@ -236,7 +224,7 @@ def test_the_gizmo_moves_and_one_undo_takes_it_back(viewer: Program, page: Page)
     draw(page, [(0.35, 0.35), (0.6, 0.7)])
     waits(page, "selected", "more")
     page.tab.keyboard.press("Escape")
-    before = still(page)
+    before = page.rested()
     page.tab.get_by_label("Show the arrows").click()
     page.says("Drag the arrows to move, the arcs to turn")
     shown = page.settled()
@@ -251,7 +239,7 @@ def test_the_gizmo_moves_and_one_undo_takes_it_back(viewer: Program, page: Page)
     assert moved != before
     page.press("Undo")
     page.says(re.compile("Undone: .* transformed"))
-    becomes(page, before)
+    page.becomes(before)
 
 
 def drag_square(page: Page) -> None:
@@ -290,7 +278,7 @@ def test_parts_are_set_aside_brought_back_and_recoloured(viewer: Program, page: 
     waits(page, "Gaussians", "is", 2 * count)
     page.settled()
     page.shot("edit-brought-in")
-    before = still(page)
+    before = page.rested()
     page.tab.get_by_text("Colours", exact=True).click()
     slider = page.tab.get_by_text("Saturation", exact=True)
     slider.locator("xpath=ancestor::*[.//input[@type!='hidden']][1]//input[@type!='hidden']").first.fill("0")
@@ -324,7 +312,7 @@ def test_a_real_capture_is_edited_filmed_and_meshed(start: Callable[..., Program
     train(data("fox"), steps=150, downscale=8, out=tmp_path / "fox", show=lambda event: None)
     program = start("view", tmp_path / "fox")
     open_edit(page, program)
-    before = still(page)
+    before = page.rested()
     tool(page, "Lasso")
     page.tab.get_by_label("Only what is in front").click()
     draw(page, [(0.4, 0.3), (0.65, 0.35), (0.6, 0.7), (0.42, 0.65), (0.4, 0.3)])
@@ -341,7 +329,7 @@ def test_a_real_capture_is_edited_filmed_and_meshed(start: Callable[..., Program
     page.press("Undo")
     waits(page, "selected", "is", 0)
     assert deleted != before
-    becomes(page, before)
+    page.becomes(before)
     page.tab.get_by_text("Clean up", exact=True).click()
     page.press("Propose")
     page.says(re.compile("would go"))
