@@ -113,8 +113,8 @@ def _composite_backward(
     absolute: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = [t.contiguous() for t in (means2d, conics, opacities, features, background)]
-    outputs = [torch.zeros_like(t) for t in inputs[:4]]
-    probe = torch.zeros_like(inputs[0]) if absolute else inputs[0].new_zeros(0)
+    outputs = [torch.empty_like(t) for t in inputs[:4]]
+    probe = torch.empty_like(inputs[0]) if absolute else inputs[0].new_zeros(0)
     arrays = [t.contiguous() for t in (trail, v_image, v_transmittance)]
     _kernels.composite_backward(*inputs, *bins, width, height, *arrays, *outputs, probe if absolute else None)
     return outputs[0], outputs[1], outputs[2], outputs[3], probe

@@ -56,8 +56,9 @@ def splat(
         return _through_gsplat(gaussians, camera, background, sh_degree, depth, absgrad_probe)
     projected = flattened(gaussians, camera)
     degree = gaussians.sh_degree if sh_degree is None else sh_degree
-    colours = spherical_harmonics(gaussians.sh, gaussians.means, camera.centre, degree, projected.visible)
-    return _blended(projected, colours, camera, background, depth, absgrad_probe)
+    visible = projected.visible
+    colours = spherical_harmonics(gaussians.sh, gaussians.means, camera.centre, degree, visible)
+    return _blended(projected, visible, colours, camera, background, depth, absgrad_probe)
 
 
 def splat_decoded(
@@ -76,7 +77,7 @@ def splat_decoded(
         dilation=MIP_DILATION if antialiased else DILATION,
         antialiased=antialiased,
     )
-    return _blended(projected, decoded.colours, camera, background, depth, None)
+    return _blended(projected, projected.visible, decoded.colours, camera, background, depth, None)
 
 
 def as_gaussians(decoded: Decoded, antialiased: bool = False) -> Gaussians:
@@ -93,6 +94,7 @@ def as_gaussians(decoded: Decoded, antialiased: bool = False) -> Gaussians:
 
 def _blended(
     projected: Projected,
+    visible: Tensor,  # [N] bool
     colours: Tensor,  # [N, 3]
     camera: Camera,
     background: Tensor,
@@ -118,7 +120,7 @@ def _blended(
     )
     expected = image[..., 3] / alpha.clamp_min(1e-6) if depth else None
     rgb = image[..., :3] if depth else image  # a slice's gradient costs a copy of the image
-    return Splats(rgb, alpha, expected, projected.means2d, projected.visible)
+    return Splats(rgb, alpha, expected, projected.means2d, visible)
 
 
 def flattened(gaussians: Gaussians, camera: Camera) -> Projected:

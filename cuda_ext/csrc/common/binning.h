@@ -11,12 +11,20 @@ namespace anchorfield {
 
 template <class S> struct Ellipse {
     S x, y, a, b, c, level;
-    int left, right, top, bottom; // blocks from left to before right, from top to before bottom
-    int x0, x1, y0, y1;           // tiles likewise
+    uint16_t left, right, top, bottom; // blocks from left to before right, from top to before bottom
+
+    // Tiles likewise.
+    AF_HD int x0() const { return left / kSide; }
+    AF_HD int x1() const { return (right + kSide - 1) / kSide; }
+    AF_HD int y0() const { return top / kSide; }
+    AF_HD int y1() const { return (bottom + kSide - 1) / kSide; }
+    static constexpr int kSide = kTile / kBlock;
 };
 
 // The whole number below v, kept in 0 .. limit.
-template <class S> AF_HD int place_of(S v, int limit) { return v <= S(0) ? 0 : v >= S(limit) ? limit : int(v); }
+template <class S> AF_HD uint16_t place_of(S v, int limit) {
+    return uint16_t(v <= S(0) ? 0 : v >= S(limit) ? limit : int(v));
+}
 
 template <class S>
 AF_HD Ellipse<S> ellipse_of(const S* mean, const S* conic, S opacity, const S* extent, int columns, int rows) {
@@ -26,13 +34,11 @@ AF_HD Ellipse<S> ellipse_of(const S* mean, const S* conic, S opacity, const S* e
     // A little larger than the exact level, so that rounding never loses a pixel.
     e.level = S(2) * log(S(255) * opacity) * S(1.0001) + S(1e-3);
     const S rx = extent[0] + S(0.01), ry = extent[1] + S(0.01);
-    const int across = columns * kTile / kBlock, down = rows * kTile / kBlock, side = kTile / kBlock;
+    const int across = columns * kTile / kBlock, down = rows * kTile / kBlock;
     e.left = place_of((e.x - rx) / S(kBlock), across);
     e.right = place_of((e.x + rx) / S(kBlock) + S(1), across);
     e.top = place_of((e.y - ry) / S(kBlock), down);
     e.bottom = place_of((e.y + ry) / S(kBlock) + S(1), down);
-    e.x0 = e.left / side, e.x1 = (e.right + side - 1) / side;
-    e.y0 = e.top / side, e.y1 = (e.bottom + side - 1) / side;
     return e;
 }
 

@@ -70,39 +70,48 @@ template <int N, class S> AF_HD void store_rows(const Pack<S>* column, S* p, int
         for (int i = 0; i < count; ++i) p[i * N + k] = lane[i];
     }
 }
-#if defined(AF_X86_v4)
+#if defined(AF_X86_v3) || defined(AF_X86_v4)
 // Where the numbers of column (or pack) k come from: number l of it is number at[l] of pack (or column) from[l].
 template <int N> struct RowOrder {
-    alignas(64) int32_t split_at[N][16], join_at[N][16];
-    __mmask16 split_from[N][N] = {}, join_from[N][N] = {};
-    constexpr RowOrder() : split_at(), join_at() {
+    static constexpr int W = F::width;
+    alignas(64) int32_t split_at[N][W] = {}, join_at[N][W] = {};
+    uint32_t split_from[N][N] = {}, join_from[N][N] = {}; // bits of lanes
+    constexpr RowOrder() {
         for (int k = 0; k < N; ++k)
-            for (int l = 0; l < 16; ++l) {
-                split_at[k][l] = (l * N + k) % 16, split_from[k][(l * N + k) / 16] |= 1 << l;
-                join_at[k][l] = (k * 16 + l) / N, join_from[k][(k * 16 + l) % N] |= 1 << l;
+            for (int l = 0; l < W; ++l) {
+                split_at[k][l] = (l * N + k) % W, split_from[k][(l * N + k) / W] |= 1u << l;
+                join_at[k][l] = (k * W + l) / N, join_from[k][(k * W + l) % N] |= 1u << l;
             }
     }
 };
 template <int N> constexpr RowOrder<N> kRowOrder;
 
+#if defined(AF_X86_v3)
+AF_HD F rearranged(F a, const int32_t* at) {
+    return F(_mm256_permutevar8x32_ps(a.v, _mm256_load_si256((const __m256i*)at)));
+}
+#else
+AF_HD F rearranged(F a, const int32_t* at) { return F(_mm512_permutexvar_ps(_mm512_load_si512(at), a.v)); }
+#endif
 // One pack from numbers of N.
-template <int N> AF_HD F collect(const F* packs, const int32_t* at, const __mmask16* from) {
-    const __m512i index = _mm512_load_si512(at);
-    __m512 r = _mm512_permutexvar_ps(index, packs[0].v);
-    for (int k = 1; k < N; ++k) r = _mm512_mask_permutexvar_ps(r, from[k], index, packs[k].v);
-    return F(r);
+template <int N> AF_HD F collect(const F* packs, const int32_t* at, const uint32_t* from) {
+    F r = rearranged(packs[0], at);
+    for (int k = 1; k < N; ++k) r = select(lanes<float>(from[k]), rearranged(packs[k], at), r);
+    return r;
 }
 template <int N> AF_HD void load_rows(const float* p, int count, F* column) {
+    constexpr int W = F::width;
     F packs[N];
     for (int k = 0; k < N; ++k)
-        packs[k] = count == 16 ? F::load(p + 16 * k) : load_first(p + 16 * k, std::max(N * count - 16 * k, 0));
+        packs[k] = count == W ? F::load(p + W * k) : load_first(p + W * k, std::max(N * count - W * k, 0));
     for (int k = 0; k < N; ++k) column[k] = collect<N>(packs, kRowOrder<N>.split_at[k], kRowOrder<N>.split_from[k]);
 }
 template <int N> AF_HD void store_rows(const F* column, float* p, int count) {
+    constexpr int W = F::width;
     for (int k = 0; k < N; ++k) {
         F pack = collect<N>(column, kRowOrder<N>.join_at[k], kRowOrder<N>.join_from[k]);
-        if (count == 16) pack.store(p + 16 * k);
-        else store_first(pack, p + 16 * k, std::max(N * count - 16 * k, 0));
+        if (count == W) pack.store(p + W * k);
+        else store_first(pack, p + W * k, std::max(N * count - W * k, 0));
     }
 }
 #endif

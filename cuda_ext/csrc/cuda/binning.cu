@@ -98,7 +98,7 @@ __device__ Ellipse<float> ellipse_at(const ProjectedArrays<float>& in, int32_t i
                       in.extents + 2 * int64_t(i), columns, rows);
 }
 
-__device__ int tiles_in_box(const Ellipse<float>& e) { return (e.x1 - e.x0) * (e.y1 - e.y0); }
+__device__ int tiles_in_box(const Ellipse<float>& e) { return (e.x1() - e.x0()) * (e.y1() - e.y0()); }
 
 // Calls visit(number of the pair within its Gaussian, tile, blocks) for every tile that this lane's Gaussian meets, and
 // returns how many there are. visit may run on other lanes, with `owner` their lane and the Gaussian's number of pairs
@@ -111,16 +111,16 @@ __device__ int for_tiles(const ProjectedArrays<float>& in, int32_t gaussian, boo
     if (there) e = ellipse_at(in, gaussian, sizes);
     int found = 0;
     if (tiles_in_box(e) <= kAlone)
-        for (int y = e.y0; y < e.y1; ++y)
-            for (int x = e.x0; x < e.x1; ++x)
+        for (int y = e.y0(); y < e.y1(); ++y)
+            for (int x = e.x0(); x < e.x1(); ++x)
                 if (const uint32_t blocks = blocks_met(e, x, y)) visit(lane, found++, y * columns + x, blocks);
     for (unsigned big = __ballot_sync(kAllLanes, tiles_in_box(e) > kAlone); big; big &= big - 1) {
         const int owner = __ffs(big) - 1;
         const Ellipse<float> shared = ellipse_at(in, __shfl_sync(kAllLanes, gaussian, owner), sizes);
         int before = 0;
         for (int first = 0; first < tiles_in_box(shared); first += kWarp) {
-            const int t = first + lane, x = shared.x0 + t % (shared.x1 - shared.x0),
-                      y = shared.y0 + t / (shared.x1 - shared.x0);
+            const int t = first + lane, x = shared.x0() + t % (shared.x1() - shared.x0()),
+                      y = shared.y0() + t / (shared.x1() - shared.x0());
             const uint32_t blocks = t < tiles_in_box(shared) ? blocks_met(shared, x, y) : 0;
             const unsigned met = __ballot_sync(kAllLanes, blocks != 0);
             if (blocks) visit(owner, before + __popc(met & ((1u << lane) - 1)), y * columns + x, blocks);
