@@ -30,7 +30,7 @@ def initial_points(scene: Scene, count: int, random: torch.Generator) -> Points:
 
 def backdrop_points(scene: Scene, count: int, random: torch.Generator) -> Points:
     """About `count` points far behind what the cameras look at, on rays of random training pixels; none with alpha."""
-    distance = _focus_distance(scene)
+    distance = focus_distance(scene)
     if count < 1 or scene.views[scene.train[0]].load().shape[-1] == 4:
         return Points(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8))
     points, colours = _in_view(scene, count, BACKDROP_NEAR * distance, BACKDROP_FAR * distance, random)
@@ -43,7 +43,7 @@ def random_points(scene: Scene, count: int, random: torch.Generator) -> Points:
     Depths are uniform in inverse depth around the place the cameras look at. Where photographs have alpha, points that
     any view sees as empty are left out.
     """
-    distance = _focus_distance(scene)
+    distance = focus_distance(scene)
     points, colours = _in_view(scene, 4 * count, 0.4 * distance, 3.0 * distance, random)
     seen, empty = _views_of(scene, points)
     enough = min(3, len(scene.train))
@@ -79,7 +79,7 @@ def _shares(scene: Scene, total: int, random: torch.Generator) -> list[tuple[int
     return [(view, -(-total // len(views))) for view in views]
 
 
-def _focus_distance(scene: Scene) -> float:
+def focus_distance(scene: Scene) -> float:
     """Median distance of the training cameras to the point nearest to all their axes; 1 if that is behind them."""
     cameras = [scene.views[i].camera for i in scene.train]
     centres = torch.stack([camera.centre.double() for camera in cameras])

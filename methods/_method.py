@@ -73,6 +73,15 @@ class HasDensity(Protocol):
         ...
 
 
+@runtime_checkable
+class HasStrips(Protocol):
+    """A model whose pictures take so long that one may be given up half-way."""
+
+    def strips(self, camera: Camera, rows: int) -> Iterator[Frame]:
+        """The view from `camera` in strips of `rows` rows, from top to bottom."""
+        ...
+
+
 @dataclass
 class Fit:
     """A run between two steps: all that a checkpoint holds.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 SH_C0 = 0.28209479177387814
@@ -45,3 +47,17 @@ class Frame:
     alpha: Tensor  # [H, W] in [0, 1]
     depth: Tensor  # [H, W] expected distance along the camera's z, 0 where alpha is 0
     extras: dict[str, Tensor] = field(default_factory=dict)  # by name, e.g. normal [H, W, 3]
+
+
+def stacked(strips: Sequence[Frame]) -> Frame:
+    """One frame of strips from top to bottom."""
+    if len(strips) == 1:
+        return strips[0]
+    extras = {name: _joined([strip.extras[name] for strip in strips]) for name in strips[0].extras}
+    rgb, alpha, depth = (torch.cat([getattr(strip, name) for strip in strips]) for name in ("rgb", "alpha", "depth"))
+    return Frame(rgb, alpha, depth, extras)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Parts of a picture put together; a number of the whole frame is the same in all."""
+    return torch.cat(parts) if parts[0].dim() else parts[0]

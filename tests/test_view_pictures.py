@@ -17,7 +17,7 @@ from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.splatting import flattened, splat
 from anchorfield.renderer.strips import LEAST, MOST, STOP, blend_counts, splat_strips
-from anchorfield.renderer.types import Frame, Gaussians
+from anchorfield.renderer.types import Frame, Gaussians, stacked
 from anchorfield.scenes.scene import Scene, View
 
 BACKGROUND = torch.tensor([0.2, 0.4, 0.6])
@@ -75,7 +75,7 @@ class Open:
 
 
 def whole(drawn: Frame | object) -> Frame:
-    return drawn if isinstance(drawn, Frame) else pictures.stacked(list(drawn))  # type: ignore[call-overload]
+    return drawn if isinstance(drawn, Frame) else stacked(list(drawn))  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("rows", [16, 32, 48, 64, 1000])
@@ -83,7 +83,7 @@ def whole(drawn: Frame | object) -> Frame:
 def test_strips_are_the_whole_picture_bit_for_bit(rows, antialiased):
     gaussians = replace(some(), antialiased=antialiased)
     frame = splat(gaussians, lens(), BACKGROUND).frame()
-    found = pictures.stacked(list(splat_strips(gaussians, lens(), BACKGROUND, rows)))
+    found = stacked(list(splat_strips(gaussians, lens(), BACKGROUND, rows)))
     for name in ("rgb", "alpha", "depth"):
         assert torch.equal(getattr(found, name), getattr(frame, name)), name
 
@@ -94,7 +94,7 @@ def test_a_large_picture_of_gaussians_comes_in_strips_and_is_the_same():
     assert not isinstance(drawn, Frame)
     strips = list(drawn)
     assert len(strips) > 2
-    assert torch.equal(pictures.stacked(strips).rgb, splat(some(), big, BACKGROUND).rgb)
+    assert torch.equal(stacked(strips).rgb, splat(some(), big, BACKGROUND).rgb)
     assert isinstance(Pictures(Open(Plain())).draw(big, Look()), Frame)
 
 

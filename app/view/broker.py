@@ -25,7 +25,7 @@ from anchorfield.app.view import pictures
 from anchorfield.app.view.pictures import Look
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import AnchorfieldError
-from anchorfield.renderer.types import Frame
+from anchorfield.renderer.types import Frame, stacked
 
 if TYPE_CHECKING:
     import viser
@@ -327,7 +327,7 @@ class Broker:
             if self._outdated(task):
                 return None
             strips.append(strip)
-        return pictures.stacked(strips)
+        return stacked(strips)
 
     def _outdated(self, task: _Task) -> bool:
         """Whether the picture is no longer worth finishing; that of a moving view is, else none would ever come."""

@@ -19,7 +19,7 @@ from anchorfield.app.view.pictures import NOT_SEEN, PHOTOGRAPH, WORST, Look, Pic
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.metrics import ssim
-from anchorfield.renderer.types import Frame
+from anchorfield.renderer.types import Frame, stacked
 
 
 class Comparison:
@@ -63,7 +63,7 @@ class Comparison:
 
 
 def _whole(drawn: Frame | Iterable[Frame]) -> Frame:
-    return drawn if isinstance(drawn, Frame) else pictures.stacked(list(drawn))
+    return drawn if isinstance(drawn, Frame) else stacked(list(drawn))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from anchorfield.app.pictures import Pixels, pixels
-from anchorfield.methods import HasGaussians
+from anchorfield.methods import HasGaussians, HasStrips
 from anchorfield.renderer.cameras import Camera, rays
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.strips import blend_counts, splat_strips
@@ -124,6 +124,9 @@ class Pictures:
             return self._counted(camera)
         if look.mode == "error":
             return self.beside_photograph(camera)
+        model = None if self.shown.edited else self.shown.model
+        if isinstance(model, HasStrips):
+            return model.strips(camera, _rows(camera))
         gaussians = self._gaussians(camera) if camera.width * camera.height >= LARGE else None
         if gaussians is None:
             return self.shown.draw(camera)
@@ -233,20 +236,6 @@ def normals(frame: Frame, camera: Camera) -> Tensor:
     normal = normal / normal.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     normal = torch.where((normal * points).sum(-1, keepdim=True) > 0, -normal, normal)
     return torch.where(frame.alpha[..., None] > 0.5, normal, 0)
-
-
-def stacked(strips: Sequence[Frame]) -> Frame:
-    """One frame of strips from top to bottom."""
-    if len(strips) == 1:
-        return strips[0]
-    extras = {name: _joined([strip.extras[name] for strip in strips]) for name in strips[0].extras}
-    rgb, alpha, depth = (torch.cat([getattr(strip, name) for strip in strips]) for name in ("rgb", "alpha", "depth"))
-    return Frame(rgb, alpha, depth, extras)
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    """Parts of a picture put together; a number of the whole frame is the same in all."""
-    return torch.cat(parts) if parts[0].dim() else parts[0]
 
 
 def coloured(values: Tensor) -> Pixels:

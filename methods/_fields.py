@@ -1,0 +1,135 @@
+"""What methods that march rays through a radiance field share: their space, their batches of rays, and the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anchorfield.cuda_ext.marching import OccupancyLayout
+from anchorfield.methods._initial import BACKDROP_FAR, focus_distance, random_points
+from anchorfield.methods._method import Model
+from anchorfield.renderer.cameras import Camera, focus
+from anchorfield.renderer.fields import RadianceField
+from anchorfield.renderer.occupancy import OccupancyGrid, Space
+from anchorfield.renderer.raymarching import Rays, render_strips
+from anchorfield.renderer.rays import camera_rays
+from anchorfield.renderer.types import Frame, stacked
+from anchorfield.scenes.scene import Scene
+
+RAYS = 2**15  # that are traced at a time
+VIEWS = 32  # photographs that a step draws its rays from
+NEAR = 0.05  # where rays begin, in distances from the cameras to what they look at
+MARGIN = 1.1  # of the cube around an object
+HULL_POINTS = 20000  # random points that tell where an object with alpha is
+LEAST_POINTS = 100  # of them, below which they say too little
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a field lives: its unit cube in the world, and how many cubes lie around it, each twice as wide."""
+
+    space: Space
+    cascades: int
+    near: float  # along a ray, in the world's units
+
+
+def region_of(scene: Scene, random: torch.Generator) -> Region:
+    """The cube around an object whose photographs have alpha; else one around what the cameras look at, and cascades."""
+    distance = focus_distance(scene)
+    near = NEAR * distance
+    if has_alpha(scene):
+        points = torch.from_numpy(random_points(scene, HULL_POINTS, random).xyz)
+        if len(points) >= LEAST_POINTS:
+            low, high = points.amin(0), points.amax(0)
+            return Region(Space((low + high) / 2, MARGIN * float((high - low).max())), 1, near)
+    centre = focus([scene.views[i].camera for i in scene.train]).float()
+    return Region(Space(centre, distance), 1 + math.ceil(math.log2(2 * BACKDROP_FAR)), near)
+
+
+def has_alpha(scene: Scene) -> bool:
+    """Whether the photographs say what is transparent."""
+    return scene.views[scene.train[0]].load().shape[-1] == 4
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Random pixels of random training views."""
+
+    rays: Rays
+    colour: Tensor  # [R, 3] of the photographs, in [0, 1]
+    alpha: Tensor | None  # [R, 1]; None where they have none
+    counts: Tensor  # [R] bool, where the views' masks let pixels count
+
+    def over(self, background: Tensor) -> Tensor:
+        """The colours over a background [R, 3] or [3]."""
+        if self.alpha is None:
+            return self.colour
+        return self.colour * self.alpha + background * (1 - self.alpha)
+
+
+def draw(scene: Scene, count: int, region: Region, random: torch.Generator) -> Batch:
+    """A batch of `count` rays, a multiple of `VIEWS`, evenly from `VIEWS` training views drawn with replacement."""
+    views = [scene.views[scene.train[i]] for i in torch.randint(len(scene.train), (VIEWS,), generator=random)]
+    origins, directions, pixels, masks = [], [], [], []
+    for view in views:
+        camera, shape = view.camera, (count // VIEWS,)
+        row = torch.randint(camera.height, shape, generator=random)
+        column = torch.randint(camera.width, shape, generator=random)
+        origin, direction, _ = camera_rays(camera, torch.stack([column, row], 1))
+        origins.append(origin)
+        directions.append(direction)
+        pixels.append(view.load()[row, column])
+        masks.append(view.load_mask()[row, column] if view.load_mask else torch.ones(shape, dtype=torch.bool))
+    seen = torch.cat(pixels).float() / 255
+    near = torch.full((len(seen),), region.near / region.space.side)
+    return Batch(
+        Rays(region.space.to_unit(torch.cat(origins)), torch.cat(directions), near),
+        seen[:, :3],
+        seen[:, 3:] if seen.shape[1] == 4 else None,
+        torch.cat(masks),
+    )
+
+
+class FieldModel(Model):
+    """A radiance field with the grid of what is occupied."""
+
+    space: Tensor
+    near: Tensor
+    background: Tensor
+
+    def __init__(self, field: RadianceField, region: Region, layout: OccupancyLayout, background: Tensor):
+        super().__init__()
+        self.field, self.layout = field, layout
+        self.grid = OccupancyGrid(layout)
+        self.register_buffer("space", torch.cat([region.space.centre, torch.tensor([region.space.side])]))
+        self.register_buffer("near", torch.tensor(region.near))
+        self.register_buffer("background", background.clone())
+
+    @property
+    def region(self) -> Region:
+        """Where the field lives."""
+        return Region(Space(self.space[:3], float(self.space[3])), self.layout.cascades, float(self.near))
+
+    def render(self, camera: Camera) -> Frame:
+        """The view from `camera`."""
+        return stacked(list(self.strips(camera, max(1, RAYS // camera.width))))
+
+    def strips(self, camera: Camera, rows: int) -> Iterator[Frame]:
+        """The view from `camera` in strips of `rows` rows, from top to bottom."""
+        region = self.region
+        yield from render_strips(
+            self.field, camera, rows, region.space, self.grid.bits, self.layout, region.near, self.background
+        )
+
+    @torch.no_grad()
+    def density(self, points: Tensor) -> Tensor:
+        """Share of the light that is absorbed per unit of length [N] at world points [N, 3]; 0 outside of all cubes."""
+        space = self.region.space
+        positions = space.to_unit(points)
+        reach = 2 ** (self.layout.cascades - 1) / 2
+        inside = ((positions - 0.5).abs() <= reach).all(1)
+        return torch.where(inside, self.field.density(positions) / space.side, 0)

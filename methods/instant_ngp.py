@@ -1,0 +1,161 @@
+"""A hash-grid radiance field with an occupancy grid (instant-NGP).
+
+Mueller, Evans, Schied and Keller 2022. Learns from rays through random pixels instead of whole photographs; the number
+of rays follows from how many samples they need, so that every step costs about the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import huber_loss
+
+from anchorfield.cuda_ext.hash_grid import HashGrid
+from anchorfield.cuda_ext.marching import OccupancyLayout
+from anchorfield.methods._fields import VIEWS, FieldModel, Region, draw, region_of
+from anchorfield.methods._method import Fit, State, check_ranges
+from anchorfield.renderer.adam import Adam
+from anchorfield.renderer.encodings import HashEncoding
+from anchorfield.renderer.fields import RadianceField
+from anchorfield.renderer.occupancy import Space
+from anchorfield.renderer.raymarching import trace
+from anchorfield.scenes.scene import Scene
+
+EVERY = 16  # steps between two looks at what is occupied
+HUBER = 0.1  # difference of colours from which on the loss is linear
+LEAST_RAYS, MOST_RAYS = 8 * VIEWS, 2**18
+LAST_RATE = 0.03  # of the learning rate, at the end
+FALLING = 0.4  # of the budget, after which rates fall
+WARM_UP = 50  # steps in which rates rise
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The multiresolution hash grid."""
+
+    levels: int = 16
+    """Grids, from coarse to fine."""
+    features: int = 2
+    """Numbers of a vertex: 1, 2, 4 or 8."""
+    log2_table_size: int = 17
+    """Most rows of a level, as a power of two."""
+    coarsest: int = 16
+    """Vertices along an axis of the coarsest level."""
+    finest: int = 2048
+    """Vertices along an axis of the finest level."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, levels=(1, 32), log2_table_size=(3, 24), coarsest=(2, 1024), finest=(2, 2**19))
+
+    def layout(self) -> HashGrid:
+        """The grid as its kernel knows it."""
+        return HashGrid.up_to(
+            max(self.finest, self.coarsest),
+            self.levels,
+            self.coarsest,
+            features=self.features,
+            log2_table_size=self.log2_table_size,
+        )
+
+
+@dataclass(frozen=True)
+class InstantNgp:
+    """Settings of instant-NGP."""
+
+    grid: Grid = field(default_factory=Grid)
+    """Where features of positions are kept."""
+    width: int = 64
+    """Units of the hidden layers: 16, 32, 64 or 128."""
+    samples: int = 2**17
+    """Samples of a step, about."""
+    steps: int = 512
+    """Samples along the diagonal of the unit cube where all of it is occupied, 64 to 4096."""
+    voxels: int = 0
+    """Voxels along an axis of the grid of what is occupied, a power of two; 0: 128 for an object with alpha, else 64."""
+    rate: float = 1e-2
+    """Learning rate; falls to a thirtieth."""
+    seed: int = 0
+    """Of every random choice."""
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self, samples=(2**10, 2**22), steps=(64, 4096), voxels=(0, 512), rate=(0, 1), seed=(0, 2**63)
+        )
+
+    def plan(self, scene: Scene) -> list[str]:
+        """What will be trained, a line each."""
+        layout = self.grid.layout()
+        return [f"{layout.rows * layout.features:,} features in {layout.levels} levels ({4e-6 * layout.rows * layout.features:.1f} MB)"]
+
+    def fit(self, scene: Scene, resume: State | None = None) -> Iterator[Fit]:
+        """Optimise for ever, yielding after each step."""
+        random = torch.Generator().manual_seed(self.seed)
+        if resume:
+            model = self.restore(resume)
+            fit = Fit(model, self._optimiser(model), random).resume(resume)
+        else:
+            region = region_of(scene, random)
+            model = self._model(region, self._occupancy(region), torch.tensor(scene.background), random)
+            cameras = [scene.views[i].camera for i in scene.train]
+            model.grid.mark_unseen(cameras, region.space)
+            fit = Fit(model, self._optimiser(model), random, memory={"rays": LEAST_RAYS})
+        yield from self._steps(scene, fit, model)
+
+    def _steps(self, scene: Scene, fit: Fit, model: FieldModel) -> Iterator[Fit]:
+        """Steps for ever from a fit that is ready."""
+        region, fixed = model.region, torch.tensor(scene.background)
+        while True:
+            if fit.step % EVERY == 0:
+                model.grid.update(model.field.density, fit.step, fit.random)
+            fit.optimiser.rates = dict.fromkeys(fit.optimiser.parameters, self._rate(fit))
+            batch = draw(scene, int(fit.memory["rays"]), region, fit.random)
+            count = len(batch.rays)
+            jitter = torch.rand(count, generator=fit.random)
+            seen = trace(model.field, batch.rays, model.grid.bits, model.layout, jitter)
+            background = fixed if batch.alpha is None else torch.rand(count, 3, generator=fit.random)
+            colour = seen.colour + seen.light[:, None] * background
+            difference = huber_loss(colour, batch.over(background), reduction="none", delta=HUBER).mean(1)
+            fit.descend(colour=(difference * batch.counts).mean())
+            fit.memory["rays"] = self._rays(count, len(seen.weights))
+            yield fit
+
+    def _rate(self, fit: Fit) -> float:
+        fallen = max(0.0, (fit.progress - FALLING) / (1 - FALLING))
+        return self.rate * min(1.0, (fit.step + 1) / WARM_UP) * float(LAST_RATE**fallen)
+
+    def _rays(self, rays: int, samples: int) -> int:
+        """Rays of the next step: as many as will need `self.samples` samples."""
+        wanted = rays * self.samples / max(samples, 1)
+        wanted = min(wanted, 2 * rays)  # a batch that hit little says little
+        return max(LEAST_RAYS, min(MOST_RAYS, round(wanted / VIEWS) * VIEWS))
+
+    def restore(self, state: State) -> FieldModel:
+        """The model of a checkpoint."""
+        saved = state["model"]
+        cascades, cells = saved["grid.density"].shape
+        space = Space(saved["space"][:3], float(saved["space"][3]))
+        region = Region(space, cascades, float(saved["near"]))
+        model = self._model(region, self._occupancy(region, round(cells ** (1 / 3))), saved["background"], None)
+        model.load_state_dict(saved)
+        return model
+
+    def _model(
+        self, region: Region, occupancy: OccupancyLayout, background: Tensor, random: torch.Generator | None
+    ) -> FieldModel:
+        encoding = HashEncoding(self.grid.layout(), random)
+        contracted = region.cascades > 1
+        return FieldModel(RadianceField(encoding, self.width, contracted, random), region, occupancy, background)
+
+    def _occupancy(self, region: Region, voxels: int = 0) -> OccupancyLayout:
+        resolution = voxels or self.voxels or (128 if region.cascades == 1 else 64)
+        return OccupancyLayout(resolution, region.cascades, math.sqrt(3) / self.steps)
+
+    def _optimiser(self, model: FieldModel) -> Adam:
+        return Adam(dict(model.named_parameters()), {}, touched=("field.encoding.table",), betas=(0.9, 0.99))
+
+
+METHOD = InstantNgp

@@ -1,0 +1,109 @@
+"""Images of radiance fields: rays, samples where space is occupied, and their compositing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anchorfield.cuda_ext.directions import spherical_harmonics_basis
+from anchorfield.cuda_ext.marching import OccupancyLayout, Samples, march
+from anchorfield.cuda_ext.rays import composite_rays
+from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.fields import DIRECTION_DEGREE, RadianceField, density_of
+from anchorfield.renderer.occupancy import Space
+from anchorfield.renderer.rays import camera_rays
+from anchorfield.renderer.types import Frame
+
+ROUND = 24  # samples of a ray at a time, so that rays which are opaque ask for no more
+OPAQUE = 1e-3  # light that is not followed further
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Rays in the unit cube's frame."""
+
+    origins: Tensor  # [R, 3]
+    directions: Tensor  # [R, 3] of unit length
+    near: Tensor  # [R]
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def some(self, chosen: Tensor) -> Rays:
+        """Those that are chosen."""
+        return Rays(self.origins[chosen], self.directions[chosen], self.near[chosen])
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What rays see."""
+
+    colour: Tensor  # [R, 3] without what lies behind
+    light: Tensor  # [R] that passes, in [0, 1]
+    distance: Tensor  # [R] sum of weight times distance
+    weights: Tensor  # [S]
+    samples: Samples
+
+
+def trace(
+    field: RadianceField, rays: Rays, bits: Tensor, layout: OccupancyLayout, jitter: Tensor, most: int = 1024
+) -> Rendered:
+    """Rays through a field, differentiable in it."""
+    far = torch.full_like(rays.near, torch.inf)
+    samples = march(rays.origins, rays.directions, rays.near, far, jitter, bits, layout, most)
+    ray, middles = samples.ray.long(), samples.middles
+    latent = field.latent(rays.origins[ray] + middles[:, None] * rays.directions[ray])
+    basis = spherical_harmonics_basis(rays.directions, DIRECTION_DEGREE)
+    colour = field.colour(latent, basis[ray])
+    values = torch.cat([colour, middles[:, None]], 1)
+    sums, light, weights = composite_rays(
+        density_of(latent) * (samples.t1 - samples.t0), values, samples.starts
+    )
+    return Rendered(sums[:, :3], light, sums[:, 3], weights, samples)
+
+
+@torch.no_grad()
+def render_strips(
+    field: RadianceField,
+    camera: Camera,
+    rows: int,
+    space: Space,
+    bits: Tensor,
+    layout: OccupancyLayout,
+    near: float,  # along the ray, in the world's units
+    background: Tensor,  # [3]
+) -> Iterator[Frame]:
+    """The view from `camera` in strips of `rows` rows from top to bottom."""
+    across = torch.arange(camera.width)
+    for top in range(0, camera.height, rows):
+        down = torch.arange(top, min(top + rows, camera.height))
+        pixels = torch.stack([across.repeat(len(down)), down.repeat_interleave(camera.width)], 1)
+        origins, directions, z_scale = camera_rays(camera, pixels)
+        rays = Rays(space.to_unit(origins), directions, torch.full((len(origins),), near / space.side))
+        colour, light, distance = _through(field, rays, bits, layout)
+        alpha = 1 - light
+        depth = distance / alpha.clamp_min(1e-6) * z_scale * space.side
+        rgb = colour + light[:, None] * background
+        shape = len(down), camera.width
+        yield Frame(rgb.reshape(*shape, 3), alpha.reshape(shape), depth.reshape(shape))
+
+
+def _through(field: RadianceField, rays: Rays, bits: Tensor, layout: OccupancyLayout) -> tuple[Tensor, Tensor, Tensor]:
+    """Colours [R, 3], light that passes [R] and distances [R] of rays to their ends."""
+    colour, light, distance = torch.zeros(len(rays), 3), torch.ones(len(rays)), torch.zeros(len(rays))
+    open_rays, at = torch.arange(len(rays)), rays
+    while len(open_rays):
+        seen = trace(field, at, bits, layout, torch.zeros(len(at)), ROUND)
+        before = light[open_rays]
+        colour[open_rays] += before[:, None] * seen.colour
+        distance[open_rays] += before * seen.distance
+        light[open_rays] = before * seen.light
+        starts = seen.samples.starts.long()
+        more = (starts.diff() == ROUND) & (light[open_rays] > OPAQUE)
+        reached = seen.samples.t1[(starts[1:] - 1).clamp_min(0)] if len(seen.samples.t1) else at.near
+        open_rays = open_rays[more]
+        at = Rays(at.origins[more], at.directions[more], reached[more])
+    return colour, light, distance
