@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from anchorfield.app.arguments import colour, nearest_hint, parse, train_options, value_of
-from anchorfield.app.options import VERBS, Demo, Doctor, Edit, Eval, Export, Mesh, Methods, Render, Train, View
+from anchorfield.app.options import VERBS, Demo, Doctor, Edit, Eval, Export, FitImage, Mesh, Methods, Render, Train, View
 
 if TYPE_CHECKING:
     from anchorfield.app.export import Loss
@@ -291,6 +291,24 @@ def _mesh(arguments: list[str]) -> int:
     return DONE
 
 
+def _fit_image(arguments: list[str]) -> int:
+    options = parse(FitImage, "fit-image", arguments)
+    if options.out is None:
+        return _fail("fit-image needs -o FILE; its ending says the format (.png, .jpg, .webp)", USAGE)
+    from dataclasses import asdict
+
+    from anchorfield.app.fit_image import fit_image
+
+    show = None if options.json else _progress_line()
+    found = fit_image(options.image, options.out, options.seconds, options.log2_table_size, options.seed, show)
+    if options.json:
+        print(json.dumps({"file": str(options.out)} | asdict(found)))
+        return DONE
+    print(f"{options.out}: PSNR {found.psnr:.2f} dB after {found.steps:,} steps in {found.seconds:.1f} s,", end=" ")
+    print(f"{found.size_bytes:,} bytes of parameters in float16")
+    return DONE
+
+
 def _progress_line() -> Callable[[float, str], None]:
     """Shows what is being done on one line of a terminal, at most some times a second; nothing elsewhere."""
     if not sys.stderr.isatty():
@@ -379,6 +397,7 @@ RUNNERS: dict[str, Callable[[list[str]], int]] = {
     "export": _export,
     "edit": _edit,
     "mesh": _mesh,
+    "fit-image": _fit_image,
     "methods": _methods,
     "doctor": _doctor,
     "demo": _demo,

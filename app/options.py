@@ -209,6 +209,24 @@ class Mesh:
 
 
 @dataclass(frozen=True)
+class FitImage:
+    """Fit a picture by a hash grid field and write what it has learnt. The smallest use of the encodings."""
+
+    image: Annotated[Positional[Path], _option("IMAGE")]
+    """The picture."""
+    out: Annotated[Path | None, _option("FILE", "(required)", "-o")] = None
+    """Picture to write: .png, .jpg or .webp."""
+    seconds: Annotated[float, _option("S", "(default: 20)")] = 20.0
+    """Time to learn."""
+    log2_table_size: Annotated[int, _option("N", "(default: 16)")] = 16
+    """Most rows of a level of the grid, as a power of two: the field's size."""
+    seed: Annotated[int, _option("S", "(default: 0)")] = 0
+    """Seed of every random choice."""
+    json: Flag = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
 class Methods:
     """List the methods, or the settings of one."""
 
@@ -246,6 +264,7 @@ VERBS: dict[str, type] = {
     "export": Export,
     "edit": Edit,
     "mesh": Mesh,
+    "fit-image": FitImage,
     "methods": Methods,
     "doctor": Doctor,
     "demo": Demo,

@@ -28,6 +28,7 @@ from anchorfield.scenes.scene import Scene
 EVERY = 16  # steps between two looks at what is occupied
 HUBER = 0.1  # difference of colours from which on the loss is linear
 LEAST_RAYS, MOST_RAYS = 8 * VIEWS, 2**18
+LEAST_SAMPLES, MOST_SAMPLES = 2**14, 2**17  # of a step, unless told otherwise
 LAST_RATE = 0.03  # of the learning rate, at the end
 FALLING = 0.4  # of the budget, after which rates fall
 WARM_UP = 50  # steps in which rates rise
@@ -70,8 +71,8 @@ class InstantNgp:
     """Where features of positions are kept."""
     width: int = 64
     """Units of the hidden layers: 16, 32, 64 or 128."""
-    samples: int = 2**17
-    """Samples of a step, about."""
+    samples: int = 0
+    """Samples of a step, about; 0: two for each pixel of a photograph, 16,384 to 131,072."""
     steps: int = 512
     """Samples along the diagonal of the unit cube where all of it is occupied, 64 to 4096."""
     voxels: int = 0
@@ -83,7 +84,7 @@ class InstantNgp:
 
     def __post_init__(self) -> None:
         check_ranges(
-            self, samples=(2**10, 2**22), steps=(64, 4096), voxels=(0, 512), rate=(0, 1), seed=(0, 2**63)
+            self, samples=(0, 2**22), steps=(64, 4096), voxels=(0, 512), rate=(0, 1), seed=(0, 2**63)
         )
 
     def plan(self, scene: Scene) -> list[str]:
@@ -107,7 +108,7 @@ class InstantNgp:
 
     def _steps(self, scene: Scene, fit: Fit, model: FieldModel) -> Iterator[Fit]:
         """Steps for ever from a fit that is ready."""
-        region, fixed = model.region, torch.tensor(scene.background)
+        region, fixed, samples = model.region, torch.tensor(scene.background), self._samples(scene)
         while True:
             if fit.step % EVERY == 0:
                 model.grid.update(model.field.density, fit.step, fit.random)
@@ -120,18 +121,16 @@ class InstantNgp:
             colour = seen.colour + seen.light[:, None] * background
             difference = huber_loss(colour, batch.over(background), reduction="none", delta=HUBER).mean(1)
             fit.descend(colour=(difference * batch.counts).mean())
-            fit.memory["rays"] = self._rays(count, len(seen.weights))
+            fit.memory["rays"] = _rays(count, len(seen.weights), samples)
             yield fit
 
     def _rate(self, fit: Fit) -> float:
         fallen = max(0.0, (fit.progress - FALLING) / (1 - FALLING))
         return self.rate * min(1.0, (fit.step + 1) / WARM_UP) * float(LAST_RATE**fallen)
 
-    def _rays(self, rays: int, samples: int) -> int:
-        """Rays of the next step: as many as will need `self.samples` samples."""
-        wanted = rays * self.samples / max(samples, 1)
-        wanted = min(wanted, 2 * rays)  # a batch that hit little says little
-        return max(LEAST_RAYS, min(MOST_RAYS, round(wanted / VIEWS) * VIEWS))
+    def _samples(self, scene: Scene) -> int:
+        camera = scene.views[scene.train[0]].camera
+        return self.samples or max(LEAST_SAMPLES, min(MOST_SAMPLES, 2 * camera.width * camera.height))
 
     def restore(self, state: State) -> FieldModel:
         """The model of a checkpoint."""
@@ -156,6 +155,12 @@ class InstantNgp:
 
     def _optimiser(self, model: FieldModel) -> Adam:
         return Adam(dict(model.named_parameters()), {}, touched=("field.encoding.table",), betas=(0.9, 0.99))
+
+
+def _rays(rays: int, samples: int, wanted: int) -> int:
+    """Rays of the next step, where the last one's rays needed `samples` samples: as many as need those that are wanted."""
+    fitting = min(rays * wanted / max(samples, 1), 2 * rays)  # a batch that hit little says little
+    return max(LEAST_RAYS, min(MOST_RAYS, round(fitting / VIEWS) * VIEWS))
 
 
 METHOD = InstantNgp
