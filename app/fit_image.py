@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from anchorfield.app import files, machine
-from anchorfield.app.pictures import check_ending, encoded, pixels
+from anchorfield.app.pictures import STILLS, encoded, pixels
 from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.metrics import psnr
 from anchorfield.renderer.picture_field import PictureField, fit_picture
@@ -45,7 +45,8 @@ def fit_image(
         raise UsageError(f"--seconds: expected more than 0, got {seconds!r}")
     if not 8 <= log2_table_size <= 24:
         raise UsageError(f"--log2-table-size: expected 8 to 24, got {log2_table_size!r}")
-    check_ending(out, 1)
+    if out.suffix.lower() not in STILLS:
+        raise UsageError(f"{out}: expected an ending of {', '.join(STILLS)}, got '{out.suffix}'")
     files.output_file(out)
     machine.single_torch_thread()
     picture = torch.from_numpy(images.decode(source)[..., :3].copy()).float() / 255
@@ -63,5 +64,5 @@ def fit_image(
             break
     spent = time.monotonic() - begin
     found = field.picture(width, height)
-    files.write_atomically(out, encoded(pixels(found), out.suffix))
+    files.write_atomically(out, encoded(pixels(found), out.suffix.lower()))
     return Fitted(psnr(found, picture), step, spent, field.size_bytes())
