@@ -1,7 +1,7 @@
 """Rays through a made grid with 5 % of its voxels occupied: marching, compositing, distortion.
 
-As many rays as there are Gaussians, from around the unit cube through its middle; blobs of occupied voxels, so that rays
-skip and stay as they do in scenes. The floor of marching counts the samples alone, not the voxels between them.
+As many rays as there are Gaussians, from around the unit cube through its middle; blobs of occupied voxels, so that
+rays skip and stay as they do in scenes. The floor of marching counts the samples alone, not the voxels between them.
 """
 
 from __future__ import annotations
