@@ -8,9 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 
+import numpy as np
+
 from anchorfield.cuda_ext import native
 from bench import _table, memory, training_step
 from bench._machine import one_torch_thread
+from bench._operations import Stages
 from bench._scenes import made
 
 COUNTS = [10_000, 30_000, 100_000, 300_000, 1_000_000, 2_000_000, 5_000_000]
@@ -33,9 +36,18 @@ def by_count(count: int, size: tuple[int, int]) -> str:
     """A line for one number of Gaussians, with the memory of a process of its own."""
     if not memory.fits(count, *size):
         return f"{count:>10,}: skipped, it may not fit into the free memory"
+    blocks = block_evaluations(count, size)
     row = _table.measured([training_step.alone], made(count, *size), 3, 0.3)[0]
     peak = memory.peak(count, *size)
-    return f"{count:>10,} {row.ms:9.1f} ms, {1e6 * row.ms / count:7.0f} ns a Gaussian, peak {peak / 1e6:,.0f} MB"
+    return (
+        f"{count:>10,} {row.ms:9.1f} ms, {1e6 * row.ms / count:7.0f} ns a Gaussian,"
+        f" {blocks / 1e6:6.2f} million blocks met, {1e6 * row.ms / blocks:5.1f} ns a block, peak {peak / 1e6:,.0f} MB"
+    )
+
+
+def block_evaluations(count: int, size: tuple[int, int]) -> int:
+    """4x4 blocks that Gaussians reach: what compositing evaluates, where no pixel is opaque."""
+    return int(np.bitwise_count(Stages(made(count, *size)).bins.blocks.numpy()).sum())
 
 
 def main() -> None:

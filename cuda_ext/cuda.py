@@ -1,8 +1,8 @@
 """CUDA implementations of the registered operations, from the same formulas as the CPU's; float32 only.
 
 Work is queued on torch's current stream and memory comes from torch's allocator. The device never waits for the host;
-the host waits at two places for numbers that are read back: in `bin_tiles`, while the device already sorts, and in
-`decode_anchors`, whose results are as long as Gaussians are kept.
+the host waits at three places for numbers that are read back: in `bin_tiles`, while the device already sorts, in
+`decode_anchors`, whose results are as long as Gaussians are kept, and in `march`, for the number of samples.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from anchorfield.cuda_ext import (
     compositing,
     hash_grid,
     langevin,
+    marching,
     neighbours,
     projection,
+    rays,
     spherical_harmonics,
     ssim,
 )
@@ -436,6 +438,56 @@ def aggregate_neighbours_backward(
     return v_features
 
 
+# ----------------------------------------------------------------------------------------------------------------- rays
+def march(
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    jitter: Tensor,
+    bits: Tensor,
+    shape: list[int],
+    steps: list[float],
+    most: int,
+) -> tuple[Tensor, ...]:
+    """The tensors of `marching.Samples`. The host waits for their number."""
+    inputs = _dense(origins, directions, near, far, jitter, bits)
+    counts = bits.new_empty(origins.shape[0], dtype=torch.int32)
+    _run("march_count", *inputs, shape, steps, most, counts)
+    starts, totals = marching.starts_of(counts)
+    outputs = marching.empty_samples(origins, starts, _read_back(totals)()[0])
+    _run("march_write", *inputs, shape, steps, most, *outputs)
+    return outputs
+
+
+def composite_rays(optical: Tensor, values: Tensor, starts: Tensor) -> tuple[Tensor, ...]:
+    """Sums, transmittance, weights, and where rays are opaque; see `rays.composite_rays`."""
+    outputs = rays._empty_sums(optical, values, starts)
+    _run("composite_rays", *_dense(optical, values, starts), *outputs)
+    return outputs
+
+
+def composite_rays_backward(values: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients to optical thicknesses and values."""
+    outputs = rays._empty_gradients(values)
+    _run("composite_rays_backward", *_dense(values, *others), *outputs)
+    return outputs
+
+
+def distortion(weights: Tensor, t0: Tensor, t1: Tensor, starts: Tensor) -> Tensor:
+    """See `rays.distortion`."""
+    losses = rays._empty_losses(weights, t0, t1, starts)
+    _run("distortion", *_dense(weights, t0, t1, starts), losses)
+    return losses
+
+
+def distortion_backward(weights: Tensor, t0: Tensor, t1: Tensor, starts: Tensor, v_losses: Tensor) -> Tensor:
+    """Gradient to the weights."""
+    v_weights = weights.new_empty(weights.shape)
+    _run("distortion_backward", *_dense(weights, t0, t1, starts, v_losses), v_weights)
+    return v_weights
+
+
 IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
     projection._project: project,
     projection._project_backward: project_backward,
@@ -458,6 +510,11 @@ IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
     hash_grid._hash_grid_positions_backward: encode_positions_backward,
     neighbours._aggregate_neighbours: aggregate_neighbours,
     neighbours._aggregate_neighbours_backward: aggregate_neighbours_backward,
+    marching._march: march,
+    rays._composite_rays: composite_rays,
+    rays._composite_rays_backward: composite_rays_backward,
+    rays._distortion: distortion,
+    rays._distortion_backward: distortion_backward,
 }
 
 if _native is not None:

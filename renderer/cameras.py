@@ -60,12 +60,17 @@ class Camera:
         return replace(self, world_to_camera=self.world_to_camera.to(device))
 
 
-def rays(camera: Camera) -> Tensor:
-    """Camera points [H, W, 3] at depth 1 behind the centres of the pixels."""
-    x = (torch.arange(camera.width) + 0.5 - camera.cx) / camera.fx
-    y = (torch.arange(camera.height) + 0.5 - camera.cy) / camera.fy
-    rows, columns = torch.meshgrid(y, x, indexing="ij")
-    return torch.stack([columns, rows, torch.ones_like(rows)], dim=-1)
+def rays(
+    camera: Camera,
+    pixels: Tensor | None = None,  # [P, 2] column and row
+) -> Tensor:
+    """Camera points at depth 1 behind the centres of pixels: [P, 3] of those given, else [H, W, 3] of all."""
+    if pixels is None:
+        columns, rows = torch.meshgrid(torch.arange(camera.width), torch.arange(camera.height), indexing="xy")
+    else:
+        columns, rows = pixels.unbind(1)
+    x, y = (columns + 0.5 - camera.cx) / camera.fx, (rows + 0.5 - camera.cy) / camera.fy
+    return torch.stack([x, y, torch.ones_like(x)], dim=-1)
 
 
 def focus(cameras: Sequence[Camera]) -> Tensor:

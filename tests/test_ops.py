@@ -33,6 +33,7 @@ from anchorfield.cuda_ext import (
     ssim,
 )
 from anchorfield.cuda_ext import neighbours as aggregation
+from anchorfield.cuda_ext import rays as along_rays
 from reference import activations as plain_activations
 from reference import adam as plain_adam
 from reference import anchors as plain_anchors
@@ -42,6 +43,7 @@ from reference import langevin as plain_langevin
 from reference import made_scenes
 from reference import neighbours as plain_neighbours
 from reference import projection as plain_projection
+from reference import rays as plain_rays
 from reference import spherical_harmonics as plain_spherical_harmonics
 from reference import ssim as plain_ssim
 from reference.made_scenes import CAMERA, CHARACTERS, float32_exact, generator, log_uniform, uniform
@@ -460,6 +462,74 @@ AGGREGATE_NEIGHBOURS = Op(
     many=700,
 )
 
+
+# ------------------------------------------------------------------------------------------------------------ rays
+def draw_counts(g: torch.Generator, rays: int) -> Tensor:
+    """Samples of each ray: none, a few, or many."""
+    few, many = torch.randint(0, 6, (rays,), generator=g), torch.randint(0, 60, (rays,), generator=g)
+    return torch.where(torch.rand(rays, generator=g) < 0.5, few, many)
+
+
+def draw_composite_rays(case: str, seed: int, count: int) -> Inputs:
+    """`case` is how thick samples are and how many channels they have; no ray becomes opaque within rounding."""
+    kind, channels = case.split(" ")
+    low, high = {"faint": (1e-6, 1e-3), "mixed": (1e-3, 1), "thick": (0.1, 20)}[kind]
+    g = generator(seed)
+    counts = draw_counts(g, count)
+    samples = int(counts.sum())
+    optical = float32_exact(log_uniform(g, low, high, samples) * (torch.rand(samples, generator=g) < 0.8))
+    before = plain_rays.thickness_before(optical, counts)[plain_rays.is_sample(counts)]
+    assert not bool(((before - plain_rays.OPAQUE).abs() < 1e-4).any())
+    return {"optical": optical, "values": float32_exact(uniform(g, -1, 2, samples, int(channels))), "counts": counts}
+
+
+def with_starts(counts: Tensor, **inputs: Tensor) -> Inputs:
+    """The inputs with the first sample of each ray instead of their numbers."""
+    return {**inputs, "starts": torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]).int()}
+
+
+RAY_SUMS = ("sums", "transmittance", "weights")
+COMPOSITE_RAYS = Op(
+    kernel=lambda **inputs: dict(zip(RAY_SUMS, along_rays.composite_rays(**inputs), strict=True)),
+    plain=lambda **inputs: dict(zip(RAY_SUMS, plain_rays.composite(**inputs), strict=True)),
+    draw=draw_composite_rays,
+    cases=("mixed 3", "mixed 32", "thick 4", "faint 1", "thick 17"),
+    smooth=lambda: draw_composite_rays("mixed 2", 1, 4),
+    gradients=("optical", "values"),
+    rows=("optical", "values", "counts"),
+    wide=("values",),
+    prepare=with_starts,
+    count=60,
+    draws=4,
+    many=700,
+)
+
+
+def draw_distortion(case: str, seed: int, count: int) -> Inputs:
+    """`case` is whether samples lie side by side or apart, or far from the origin."""
+    g = generator(seed)
+    counts = draw_counts(g, count)
+    samples = int(counts.sum())
+    along = uniform(g, 0.01, 0.05, samples).cumsum(0) + {"near": 0, "apart": 0, "far": 100}[case]
+    lengths = uniform(g, 0.001, 0.009, samples) if case == "apart" else along.diff(append=along[-1:] + 0.02)
+    drawn = {"weights": uniform(g, 0, 0.2, samples), "t0": along, "t1": along + lengths}
+    return {name: float32_exact(value) for name, value in drawn.items()} | {"counts": counts}
+
+
+DISTORTION = Op(
+    kernel=lambda **inputs: {"distortion": along_rays.distortion(**inputs)},
+    plain=lambda **inputs: {"distortion": plain_rays.distortion(**inputs)},
+    draw=draw_distortion,
+    cases=("near", "apart", "far"),
+    smooth=lambda: draw_distortion("near", 1, 4),
+    gradients=("weights",),
+    rows=("weights", "t0", "t1", "counts"),
+    prepare=with_starts,
+    count=60,
+    draws=4,
+    many=700,
+)
+
 OPS = {
     "project": PROJECT,
     "spherical_harmonics": SPHERICAL_HARMONICS,
@@ -472,6 +542,8 @@ OPS = {
     "mean_activations": MEAN_ACTIVATIONS,
     "hash_grid": HASH_GRID,
     "aggregate_neighbours": AGGREGATE_NEIGHBOURS,
+    "composite_rays": COMPOSITE_RAYS,
+    "distortion": DISTORTION,
 }
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 EACH_OP = pytest.mark.parametrize("op", OPS.values(), ids=OPS)

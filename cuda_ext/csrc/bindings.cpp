@@ -7,14 +7,18 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -147,6 +151,33 @@ CompositeArrays<S> composite_inputs(const In<S>& means2d, const In<S>& conics, c
             features.data(),
             background.data(),
             bins};
+}
+
+// Packed rays need starts that ascend from 0 to the number of samples.
+PackedRays packed_rays(const In<int32_t>& starts, int64_t samples) {
+    const int64_t rays = int64_t(starts.size()) - 1;
+    const int32_t* s = starts.data();
+    for (int64_t r = 0; r <= rays; ++r)
+        if (s[r] < (r ? s[r - 1] : 0) || s[r] > samples)
+            throw nb::value_error(("starts: expected ascending numbers up to " + std::to_string(samples) + ", got " +
+                                   std::to_string(s[r]) + " for ray " + std::to_string(r))
+                                      .c_str());
+    if (s[0] != 0 || s[rays] != samples)
+        throw nb::value_error(("starts: expected 0 to " + std::to_string(samples) + ", the number of samples, got " +
+                               std::to_string(s[0]) + " to " + std::to_string(s[rays]))
+                                  .c_str());
+    return {rays, samples, s};
+}
+
+template <class S>
+MarchArrays<S> march_of(const In<S>& origins, const In<S>& directions, const In<S>& near, const In<S>& far,
+                        const In<S>& jitter, const In<uint8_t>& bits, int most) {
+    return {int64_t(near.size()), most,       origins.data(), directions.data(),
+            near.data(),          far.data(), jitter.data(),  bits.data()};
+}
+
+template <class S> MarchLayout<S> march_layout_of(std::pair<int, int> shape, const std::array<double, 3>& steps) {
+    return march_layout<S>(shape.first, shape.second, steps[0], steps[1], steps[2]);
 }
 
 template <class S> void bind(nb::module_& m) {
@@ -365,6 +396,53 @@ template <class S> void bind(nb::module_& m) {
                 v_features.data());
         },
         Release());
+    m.def(
+        "march_count",
+        [](In<S> origins, In<S> directions, In<S> near, In<S> far, In<S> jitter, In<uint8_t> bits,
+           std::pair<int, int> shape, std::array<double, 3> steps, int most, Out<int32_t> counts) {
+            kernels<S>().march_count(march_layout_of<S>(shape, steps),
+                                     march_of(origins, directions, near, far, jitter, bits, most), counts.data());
+        },
+        Release());
+    m.def(
+        "march_write",
+        [](In<S> origins, In<S> directions, In<S> near, In<S> far, In<S> jitter, In<uint8_t> bits,
+           std::pair<int, int> shape, std::array<double, 3> steps, int most, In<int32_t> starts, Out<S> t0, Out<S> t1,
+           Out<int32_t> ray) {
+            kernels<S>().march_write(march_layout_of<S>(shape, steps),
+                                     march_of(origins, directions, near, far, jitter, bits, most),
+                                     {starts.data(), t0.data(), t1.data(), ray.data()});
+        },
+        Release());
+    m.def("composite_rays", [](In<S> optical, In<S> values, In<int32_t> starts, Out<S> sums, Out<S> transmittance,
+                               Out<S> weights, Out<int32_t> ends) {
+        const RayArrays<S> in = {packed_rays(starts, int64_t(optical.size())), int(values.shape(1)), values.data()};
+        nb::gil_scoped_release release;
+        kernels<S>().composite_rays(in, optical.data(),
+                                    {sums.data(), transmittance.data(), weights.data(), ends.data()});
+    });
+    m.def("composite_rays_backward", [](In<S> values, In<int32_t> starts, In<S> transmittance, In<S> weights,
+                                        In<int32_t> ends, In<S> v_sums, In<S> v_transmittance, In<S> v_weights,
+                                        Out<S> v_optical, Out<S> v_values) {
+        const RayArrays<S> in = {packed_rays(starts, int64_t(weights.size())), int(values.shape(1)), values.data()};
+        nb::gil_scoped_release release;
+        kernels<S>().composite_rays_backward(in, {transmittance.data(), weights.data(), ends.data(), v_sums.data(),
+                                                  v_transmittance.data(), v_weights.data(), v_optical.data(),
+                                                  v_values.data()});
+    });
+    m.def("distortion", [](In<S> weights, In<S> t0, In<S> t1, In<int32_t> starts, Out<S> out) {
+        const DistortionArrays<S> in = {packed_rays(starts, int64_t(weights.size())), weights.data(), t0.data(),
+                                        t1.data()};
+        nb::gil_scoped_release release;
+        kernels<S>().distortion(in, out.data());
+    });
+    m.def("distortion_backward",
+          [](In<S> weights, In<S> t0, In<S> t1, In<int32_t> starts, In<S> v_out, Out<S> v_weights) {
+              const DistortionArrays<S> in = {packed_rays(starts, int64_t(weights.size())), weights.data(), t0.data(),
+                                              t1.data()};
+              nb::gil_scoped_release release;
+              kernels<S>().distortion_backward(in, v_out.data(), v_weights.data());
+          });
 }
 
 // Images and gradients of megabytes come and go in every step. glibc would give each back to the system and pay for its
@@ -394,6 +472,12 @@ NB_MODULE(_kernels, m) {
     m.def(
         "fma_rate", [](int64_t rounds) { return kernels<float>().fma_rate(rounds); },
         nb::call_guard<nb::gil_scoped_release>());
+    m.def("step_count", [](double t, std::pair<int, int> shape, std::array<double, 3> steps) {
+        return march_layout_of<double>(shape, steps).steps.count(t);
+    });
+    m.def("step_distance", [](double count, std::pair<int, int> shape, std::array<double, 3> steps) {
+        return march_layout_of<double>(shape, steps).steps.distance(count);
+    });
     m.def("trail_size", &trail_size);
     m.def("keep_freed_memory", &keep_freed_memory);
     m.def("threads", &threads);

@@ -4,11 +4,15 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
 #include <cmath>
 #include <optional>
+#include <utility>
 
 namespace nb = nanobind;
 using namespace anchorfield;
@@ -376,6 +380,77 @@ void bind_neighbours(nb::module_& m) {
         Release());
 }
 
+MarchArrays<float> march_of(const In& origins, const In& directions, const In& near, const In& far, const In& jitter,
+                            const Read<uint8_t>& bits, int most) {
+    return {int64_t(near.size()), most,       origins.data(), directions.data(),
+            near.data(),          far.data(), jitter.data(),  bits.data()};
+}
+
+MarchLayout<float> march_layout_of(std::pair<int, int> shape, const std::array<double, 3>& steps) {
+    return march_layout<float>(shape.first, shape.second, steps[0], steps[1], steps[2]);
+}
+
+PackedRays packed_rays(const Read<int32_t>& starts, int64_t samples) {
+    return {int64_t(starts.size()) - 1, samples, starts.data()};
+}
+
+void bind_rays(nb::module_& m) {
+    m.def(
+        "march_count",
+        [](In origins, In directions, In near, In far, In jitter, Read<uint8_t> bits, std::pair<int, int> shape,
+           std::array<double, 3> steps, int most, Write<int32_t> counts, uintptr_t stream) {
+            cuda::march_count(march_layout_of(shape, steps),
+                              march_of(origins, directions, near, far, jitter, bits, most), counts.data(),
+                              stream_of(stream));
+        },
+        Release());
+    m.def(
+        "march_write",
+        [](In origins, In directions, In near, In far, In jitter, Read<uint8_t> bits, std::pair<int, int> shape,
+           std::array<double, 3> steps, int most, Read<int32_t> starts, Out t0, Out t1, Write<int32_t> ray,
+           uintptr_t stream) {
+            cuda::march_write(march_layout_of(shape, steps),
+                              march_of(origins, directions, near, far, jitter, bits, most),
+                              {starts.data(), t0.data(), t1.data(), ray.data()}, stream_of(stream));
+        },
+        Release());
+    m.def(
+        "composite_rays",
+        [](In optical, In values, Read<int32_t> starts, Out sums, Out transmittance, Out weights, Write<int32_t> ends,
+           uintptr_t stream) {
+            cuda::composite_rays({packed_rays(starts, int64_t(optical.size())), int(values.shape(1)), values.data()},
+                                 optical.data(), {sums.data(), transmittance.data(), weights.data(), ends.data()},
+                                 stream_of(stream));
+        },
+        Release());
+    m.def(
+        "composite_rays_backward",
+        [](In values, Read<int32_t> starts, In transmittance, In weights, Read<int32_t> ends, In v_sums,
+           In v_transmittance, In v_weights, Out v_optical, Out v_values, uintptr_t stream) {
+            cuda::composite_rays_backward(
+                {packed_rays(starts, int64_t(weights.size())), int(values.shape(1)), values.data()},
+                {transmittance.data(), weights.data(), ends.data(), v_sums.data(), v_transmittance.data(),
+                 v_weights.data(), v_optical.data(), v_values.data()},
+                stream_of(stream));
+        },
+        Release());
+    m.def(
+        "distortion",
+        [](In weights, In t0, In t1, Read<int32_t> starts, Out out, uintptr_t stream) {
+            cuda::distortion({packed_rays(starts, int64_t(weights.size())), weights.data(), t0.data(), t1.data()},
+                             out.data(), stream_of(stream));
+        },
+        Release());
+    m.def(
+        "distortion_backward",
+        [](In weights, In t0, In t1, Read<int32_t> starts, In v_out, Out v_weights, uintptr_t stream) {
+            cuda::distortion_backward(
+                {packed_rays(starts, int64_t(weights.size())), weights.data(), t0.data(), t1.data()}, v_out.data(),
+                v_weights.data(), stream_of(stream));
+        },
+        Release());
+}
+
 } // namespace
 
 void bind_cuda(nb::module_& m) {
@@ -386,4 +461,5 @@ void bind_cuda(nb::module_& m) {
     bind_training(m);
     bind_hash_grid(m);
     bind_neighbours(m);
+    bind_rays(m);
 }

@@ -32,6 +32,10 @@ AF_HD float max(float a, float b) { return a > b ? a : b; }
 AF_HD double max(double a, double b) { return a > b ? a : b; }
 AF_HD float select(bool m, float a, float b) { return m ? a : b; }
 AF_HD double select(bool m, double a, double b) { return m ? a : b; }
+AF_HD float floor(float a) { return ::floorf(a); }
+AF_HD double floor(double a) { return ::floor(a); }
+AF_HD float ceil(float a) { return ::ceilf(a); }
+AF_HD double ceil(double a) { return ::ceil(a); }
 AF_HD float sqrt(float a) { return ::sqrtf(a); }
 AF_HD double sqrt(double a) { return ::sqrt(a); }
 AF_HD float log(float a) { return ::logf(a); }

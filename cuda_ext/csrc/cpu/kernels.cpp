@@ -41,6 +41,8 @@
 #include "cpu/ceiling.inc"
 #include "cpu/hash_grid.inc"
 #include "cpu/neighbours.inc"
+#include "cpu/marching.inc"
+#include "cpu/rays.inc"
 
 namespace anchorfield::AF_ISA {
 
@@ -67,7 +69,13 @@ template <class S> constexpr Kernels<S> table() {
             &hash_grid_table_backward<S>,
             &hash_grid_positions_backward<S>,
             &aggregate_neighbours<S>,
-            &aggregate_neighbours_backward<S>};
+            &aggregate_neighbours_backward<S>,
+            &march_count<S>,
+            &march_write<S>,
+            &composite_rays<S>,
+            &composite_rays_backward<S>,
+            &distortion<S>,
+            &distortion_backward<S>};
 }
 
 extern const Kernels<float> float_kernels;

@@ -4,8 +4,10 @@
 #include "common/adam.h"
 #include "common/arrays.h"
 #include "common/hash_grid.h"
+#include "common/marching.h"
 #include "common/neighbours.h"
 #include "common/projection.h"
+#include "common/rays.h"
 
 #include <cstdint>
 #include <memory>
@@ -106,6 +108,13 @@ template <class S> struct Kernels {
     // `edges` [N,D] is what forward leaves for backward: the edge whose difference each message is.
     void (*aggregate_neighbours)(const GraphArrays<S>&, const S* features, S* out, int32_t* edges);
     void (*aggregate_neighbours_backward)(const GraphArrays<S>&, const int32_t* edges, const S* v_out, S* v_features);
+    // Steps of each ray in occupied voxels, and the steps themselves.
+    void (*march_count)(const MarchLayout<S>&, const MarchArrays<S>&, int32_t* counts);
+    void (*march_write)(const MarchLayout<S>&, const MarchArrays<S>&, const SampleArrays<S>&);
+    void (*composite_rays)(const RayArrays<S>&, const S* optical, const RaySums<S>&);
+    void (*composite_rays_backward)(const RayArrays<S>&, const RayGradients<S>&);
+    void (*distortion)(const DistortionArrays<S>&, S* out);
+    void (*distortion_backward)(const DistortionArrays<S>&, const S* v_out, S* v_weights);
 };
 
 template <class S> const Kernels<S>& kernels(); // of the instruction set in use

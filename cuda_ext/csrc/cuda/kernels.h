@@ -5,8 +5,10 @@
 #include "common/adam.h"
 #include "common/arrays.h"
 #include "common/hash_grid.h"
+#include "common/marching.h"
 #include "common/neighbours.h"
 #include "common/projection.h"
+#include "common/rays.h"
 
 #include <cuda_runtime.h>
 
@@ -160,5 +162,13 @@ void aggregate_neighbours(const GraphArrays<float>& in, const float* features, f
                           float* messages, cudaStream_t stream);
 void aggregate_neighbours_backward(const GraphArrays<float>& in, const int32_t* edges, const float* v_out,
                                    float* v_features, float* v_messages, cudaStream_t stream);
+
+void march_count(const MarchLayout<float>& layout, const MarchArrays<float>& in, int32_t* counts, cudaStream_t stream);
+void march_write(const MarchLayout<float>& layout, const MarchArrays<float>& in, const SampleArrays<float>& out,
+                 cudaStream_t stream);
+void composite_rays(const RayArrays<float>& in, const float* optical, const RaySums<float>& out, cudaStream_t stream);
+void composite_rays_backward(const RayArrays<float>& in, const RayGradients<float>& out, cudaStream_t stream);
+void distortion(const DistortionArrays<float>& in, float* out, cudaStream_t stream);
+void distortion_backward(const DistortionArrays<float>& in, const float* v_out, float* v_weights, cudaStream_t stream);
 
 } // namespace anchorfield::cuda
