@@ -24,6 +24,7 @@ from anchorfield.cuda_ext import (
     compositing,
     hash_grid,
     langevin,
+    mlp,
     neighbours,
     projection,
     spherical_harmonics,
@@ -436,6 +437,27 @@ def aggregate_neighbours_backward(
     return v_features
 
 
+# --------------------------------------------------------------------------------------------------------- perceptrons
+def perceptron(inputs: Tensor, weights: Tensor, outputs: int, width: int, hidden: int) -> Tensor:
+    """See `mlp.mlp`."""
+    result = mlp._empty_outputs(inputs, weights, outputs)
+    scratch = inputs.new_empty(_native.mlp_scratch(inputs.shape[1], outputs, width, hidden, len(inputs), False))
+    _run("mlp", *_dense(inputs, weights), width, hidden, result, scratch)
+    return result
+
+
+def perceptron_backward(
+    inputs: Tensor, weights: Tensor, v_outputs: Tensor, width: int, hidden: int, wanted: list[bool]
+) -> tuple[Tensor, Tensor]:
+    """Gradients to inputs and weights, those that are wanted."""
+    results = mlp._empty_gradients(inputs, weights, v_outputs, width, hidden, wanted)
+    sizes = inputs.shape[1], v_outputs.shape[1], width, hidden
+    scratch = inputs.new_empty(_native.mlp_scratch(*sizes, len(inputs), True))
+    arrays = _dense(inputs, weights, v_outputs)
+    _run("mlp_backward", *arrays, width, hidden, *mlp._only(wanted, results), scratch)
+    return results
+
+
 IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
     projection._project: project,
     projection._project_backward: project_backward,
@@ -458,6 +480,8 @@ IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
     hash_grid._hash_grid_positions_backward: encode_positions_backward,
     neighbours._aggregate_neighbours: aggregate_neighbours,
     neighbours._aggregate_neighbours_backward: aggregate_neighbours_backward,
+    mlp._mlp: perceptron,
+    mlp._mlp_backward: perceptron_backward,
 }
 
 if _native is not None:

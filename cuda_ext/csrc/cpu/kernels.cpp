@@ -41,6 +41,7 @@
 #include "cpu/ceiling.inc"
 #include "cpu/hash_grid.inc"
 #include "cpu/neighbours.inc"
+#include "cpu/mlp.inc"
 
 namespace anchorfield::AF_ISA {
 
@@ -67,7 +68,9 @@ template <class S> constexpr Kernels<S> table() {
             &hash_grid_table_backward<S>,
             &hash_grid_positions_backward<S>,
             &aggregate_neighbours<S>,
-            &aggregate_neighbours_backward<S>};
+            &aggregate_neighbours_backward<S>,
+            &mlp<S>,
+            &mlp_backward<S>};
 }
 
 extern const Kernels<float> float_kernels;

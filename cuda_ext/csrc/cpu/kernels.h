@@ -4,6 +4,7 @@
 #include "common/adam.h"
 #include "common/arrays.h"
 #include "common/hash_grid.h"
+#include "common/mlp.h"
 #include "common/neighbours.h"
 #include "common/projection.h"
 
@@ -106,6 +107,8 @@ template <class S> struct Kernels {
     // `edges` [N,D] is what forward leaves for backward: the edge whose difference each message is.
     void (*aggregate_neighbours)(const GraphArrays<S>&, const S* features, S* out, int32_t* edges);
     void (*aggregate_neighbours_backward)(const GraphArrays<S>&, const int32_t* edges, const S* v_out, S* v_features);
+    void (*mlp)(const MlpShape&, const S* inputs, const S* weights, int64_t count, S* outputs);
+    void (*mlp_backward)(const MlpShape&, const S* weights, const MlpGradientArrays<S>&);
 };
 
 template <class S> const Kernels<S>& kernels(); // of the instruction set in use

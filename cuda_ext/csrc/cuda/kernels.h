@@ -5,6 +5,7 @@
 #include "common/adam.h"
 #include "common/arrays.h"
 #include "common/hash_grid.h"
+#include "common/mlp.h"
 #include "common/neighbours.h"
 #include "common/projection.h"
 
@@ -160,5 +161,12 @@ void aggregate_neighbours(const GraphArrays<float>& in, const float* features, f
                           float* messages, cudaStream_t stream);
 void aggregate_neighbours_backward(const GraphArrays<float>& in, const int32_t* edges, const float* v_out,
                                    float* v_features, float* v_messages, cudaStream_t stream);
+
+// `scratch` [mlp_scratch] holds what lies between the layers.
+int64_t mlp_scratch(const MlpShape& shape, int64_t count, bool backward);
+void mlp(const MlpShape& shape, const float* inputs, const float* weights, int64_t count, float* outputs,
+         float* scratch, cudaStream_t stream);
+void mlp_backward(const MlpShape& shape, const float* weights, const MlpGradientArrays<float>& gradients,
+                  float* scratch, cudaStream_t stream);
 
 } // namespace anchorfield::cuda
