@@ -25,6 +25,7 @@ from anchorfield.cuda_ext import (
     hash_grid,
     langevin,
     marching,
+    mlp,
     neighbours,
     projection,
     rays,
@@ -486,6 +487,25 @@ def distortion_backward(weights: Tensor, t0: Tensor, t1: Tensor, starts: Tensor,
     v_weights = weights.new_empty(weights.shape)
     _run("distortion_backward", *_dense(weights, t0, t1, starts, v_losses), v_weights)
     return v_weights
+# --------------------------------------------------------------------------------------------------------- perceptrons
+def perceptron(inputs: Tensor, weights: Tensor, outputs: int, width: int, hidden: int) -> Tensor:
+    """See `mlp.mlp`."""
+    result = mlp._empty_outputs(inputs, weights, outputs)
+    scratch = inputs.new_empty(_native.mlp_scratch(inputs.shape[1], outputs, width, hidden, len(inputs), False))
+    _run("mlp", *_dense(inputs, weights), width, hidden, result, scratch)
+    return result
+
+
+def perceptron_backward(
+    inputs: Tensor, weights: Tensor, v_outputs: Tensor, width: int, hidden: int, wanted: list[bool]
+) -> tuple[Tensor, Tensor]:
+    """Gradients to inputs and weights, those that are wanted."""
+    results = mlp._empty_gradients(inputs, weights, v_outputs, width, hidden, wanted)
+    sizes = inputs.shape[1], v_outputs.shape[1], width, hidden
+    scratch = inputs.new_empty(_native.mlp_scratch(*sizes, len(inputs), True))
+    arrays = _dense(inputs, weights, v_outputs)
+    _run("mlp_backward", *arrays, width, hidden, *mlp._only(wanted, results), scratch)
+    return results
 
 
 IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
@@ -515,6 +535,8 @@ IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
     rays._composite_rays_backward: composite_rays_backward,
     rays._distortion: distortion,
     rays._distortion_backward: distortion_backward,
+    mlp._mlp: perceptron,
+    mlp._mlp_backward: perceptron_backward,
 }
 
 if _native is not None:

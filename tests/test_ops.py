@@ -27,6 +27,7 @@ from anchorfield.cuda_ext import (
     compositing,
     hash_grid,
     langevin,
+    mlp,
     native,
     projection,
     spherical_harmonics,
@@ -41,6 +42,7 @@ from reference import compositing as plain_compositing
 from reference import hash_grid as plain_hash_grid
 from reference import langevin as plain_langevin
 from reference import made_scenes
+from reference import mlp as plain_mlp
 from reference import neighbours as plain_neighbours
 from reference import projection as plain_projection
 from reference import rays as plain_rays
@@ -528,6 +530,29 @@ DISTORTION = Op(
     count=60,
     draws=4,
     many=700,
+# ----------------------------------------------------------------------------------------------------- perceptrons
+def draw_mlp(case: str, seed: int, count: int) -> Inputs:
+    """`case` is inputs, width, hidden layers and outputs."""
+    inputs, width, hidden, outputs = map(int, case.split(" "))
+    layout = mlp.MlpLayout(inputs, outputs, width, hidden)
+    g = generator(seed)
+    weights = float32_exact(layout.initial(g).double())
+    drawn = float32_exact(uniform(g, -1, 1, 2 * count + 20, inputs))
+    safe = drawn[plain_mlp.margin(drawn, weights, layout) > OFF_ZERO][:count]
+    assert len(safe) == count
+    return {"inputs": safe, "weights": weights, "layout": layout}
+
+
+MLP = Op(
+    kernel=lambda **inputs: {"outputs": mlp.mlp(**inputs)},
+    plain=lambda **inputs: {"outputs": plain_mlp.mlp(**inputs)},
+    draw=draw_mlp,
+    cases=("32 64 1 16", "32 64 2 3", "1 16 1 1", "17 32 3 33", "256 128 1 256", "27 128 4 8"),
+    smooth=lambda: draw_mlp("3 16 2 2", 2, 4),
+    gradients=("inputs", "weights"),
+    rows=("inputs",),
+    count=230,  # blocks, and a rest
+    draws=4,
 )
 
 OPS = {
@@ -544,6 +569,7 @@ OPS = {
     "aggregate_neighbours": AGGREGATE_NEIGHBOURS,
     "composite_rays": COMPOSITE_RAYS,
     "distortion": DISTORTION,
+    "mlp": MLP,
 }
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 EACH_OP = pytest.mark.parametrize("op", OPS.values(), ids=OPS)

@@ -443,6 +443,22 @@ template <class S> void bind(nb::module_& m) {
               nb::gil_scoped_release release;
               kernels<S>().distortion_backward(in, v_out.data(), v_weights.data());
           });
+    m.def(
+        "mlp",
+        [](In<S> inputs, In<S> weights, int width, int hidden, Out<S> outputs) {
+            kernels<S>().mlp({int(inputs.shape(1)), int(outputs.shape(1)), width, hidden}, inputs.data(),
+                             weights.data(), int64_t(inputs.shape(0)), outputs.data());
+        },
+        Release());
+    m.def(
+        "mlp_backward",
+        [](In<S> inputs, In<S> weights, In<S> v_outputs, int width, int hidden, MaybeOut<S> v_inputs,
+           MaybeOut<S> v_weights) {
+            kernels<S>().mlp_backward(
+                {int(inputs.shape(1)), int(v_outputs.shape(1)), width, hidden}, weights.data(),
+                {int64_t(inputs.shape(0)), inputs.data(), v_outputs.data(), or_null(v_inputs), or_null(v_weights)});
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), Release());
 }
 
 // Images and gradients of megabytes come and go in every step. glibc would give each back to the system and pay for its

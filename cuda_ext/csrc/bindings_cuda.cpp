@@ -451,6 +451,30 @@ void bind_rays(nb::module_& m) {
         Release());
 }
 
+void bind_mlp(nb::module_& m) {
+    m.def("mlp_scratch", [](int inputs, int outputs, int width, int hidden, int64_t count, bool backward) {
+        return cuda::mlp_scratch({inputs, outputs, width, hidden}, count, backward);
+    });
+    m.def(
+        "mlp",
+        [](In inputs, In weights, int width, int hidden, Out outputs, Out scratch, uintptr_t stream) {
+            cuda::mlp({int(inputs.shape(1)), int(outputs.shape(1)), width, hidden}, inputs.data(), weights.data(),
+                      int64_t(inputs.shape(0)), outputs.data(), scratch.data(), stream_of(stream));
+        },
+        Release());
+    m.def(
+        "mlp_backward",
+        [](In inputs, In weights, In v_outputs, int width, int hidden, MaybeOut v_inputs, MaybeOut v_weights,
+           Out scratch, uintptr_t stream) {
+            cuda::mlp_backward(
+                {int(inputs.shape(1)), int(v_outputs.shape(1)), width, hidden}, weights.data(),
+                {int64_t(inputs.shape(0)), inputs.data(), v_outputs.data(), or_null(v_inputs), or_null(v_weights)},
+                scratch.data(), stream_of(stream));
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),
+        Release());
+}
+
 } // namespace
 
 void bind_cuda(nb::module_& m) {
@@ -462,4 +486,5 @@ void bind_cuda(nb::module_& m) {
     bind_hash_grid(m);
     bind_neighbours(m);
     bind_rays(m);
+    bind_mlp(m);
 }

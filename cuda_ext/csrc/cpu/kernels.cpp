@@ -43,6 +43,7 @@
 #include "cpu/neighbours.inc"
 #include "cpu/marching.inc"
 #include "cpu/rays.inc"
+#include "cpu/mlp.inc"
 
 namespace anchorfield::AF_ISA {
 
@@ -75,7 +76,9 @@ template <class S> constexpr Kernels<S> table() {
             &composite_rays<S>,
             &composite_rays_backward<S>,
             &distortion<S>,
-            &distortion_backward<S>};
+            &distortion_backward<S>,
+            &mlp<S>,
+            &mlp_backward<S>};
 }
 
 extern const Kernels<float> float_kernels;

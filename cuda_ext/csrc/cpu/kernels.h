@@ -5,6 +5,7 @@
 #include "common/arrays.h"
 #include "common/hash_grid.h"
 #include "common/marching.h"
+#include "common/mlp.h"
 #include "common/neighbours.h"
 #include "common/projection.h"
 #include "common/rays.h"
@@ -115,6 +116,8 @@ template <class S> struct Kernels {
     void (*composite_rays_backward)(const RayArrays<S>&, const RayGradients<S>&);
     void (*distortion)(const DistortionArrays<S>&, S* out);
     void (*distortion_backward)(const DistortionArrays<S>&, const S* v_out, S* v_weights);
+    void (*mlp)(const MlpShape&, const S* inputs, const S* weights, int64_t count, S* outputs);
+    void (*mlp_backward)(const MlpShape&, const S* weights, const MlpGradientArrays<S>&);
 };
 
 template <class S> const Kernels<S>& kernels(); // of the instruction set in use

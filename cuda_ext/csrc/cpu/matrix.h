@@ -14,12 +14,22 @@ template <class S> struct Matrix {
     int64_t row, column = 1;
 };
 
-// What is done to a product before it is written.
+constexpr int in_fours(int n) { return (n + 3) / 4 * 4; }
+constexpr int in_sixteens(int n) { return (n + 15) / 16 * 16; }
+template <class S> constexpr int in_packs(int n) { return (n + Pack<S>::width - 1) / Pack<S>::width * Pack<S>::width; }
+
+// What is done to a product before it is written over what lies at `place`.
 struct Linear {
-    template <class P> AF_HD P operator()(P a) const { return a; }
+    template <class S> AF_HD Pack<S> operator()(Pack<S> a, const S*) const { return a; }
 };
 struct Rectified {
-    template <class P> AF_HD P operator()(P a) const { return max(a, P(0)); }
+    template <class S> AF_HD Pack<S> operator()(Pack<S> a, const S*) const { return max(a, Pack<S>(S(0))); }
+};
+// The gradient to rectified units takes their place: zero where they were not above zero.
+struct Gated {
+    template <class S> AF_HD Pack<S> operator()(Pack<S> a, const S* place) const {
+        return keep(Pack<S>(S(0)) < Pack<S>::load(place), a);
+    }
 };
 
 // R rows of C packs stay in registers while the depth passes: enough sums to hide the latency of a multiply-add, and each
@@ -47,7 +57,10 @@ AF_HD void multiply_tile(int depth, Matrix<const S> a, Matrix<const S> b, Matrix
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-        for (int c = 0; c < C; ++c) finish(sum[r][c]).store(out.at + r * out.row + c * P::width);
+        for (int c = 0; c < C; ++c) {
+            S* place = out.at + r * out.row + c * P::width;
+            finish(sum[r][c], place).store(place);
+        }
 }
 
 // C packs of columns of all rows.
@@ -61,10 +74,11 @@ void multiply_columns(int rows, int depth, Matrix<const S> a, Matrix<const S> b,
     };
     int r = 0;
     for (; r + R <= rows; r += R) tile(std::integral_constant<int, R>(), r);
-    for (; r < rows; r += R / 3) tile(std::integral_constant<int, R / 3>(), r);
+    for (; r + 4 <= rows; r += 4) tile(std::integral_constant<int, 4>(), r);
+    if (r < rows) tile(std::integral_constant<int, 2>(), r);
 }
 
-// out = finish(start + a b) for a [rows, depth] and b [depth, columns]. Rows come in fours and columns in sixteens: there
+// out = finish(start + a b) for a [rows, depth] and b [depth, columns]. Rows come in fours and columns in packs: there
 // must be room for what is no multiple. Rows of `b`, `start` and `out` are dense; all of `start` may be one (row = 0), and
 // `start` may be `out`.
 template <class S, class Finish = Linear>

@@ -6,6 +6,7 @@
 #include "common/arrays.h"
 #include "common/hash_grid.h"
 #include "common/marching.h"
+#include "common/mlp.h"
 #include "common/neighbours.h"
 #include "common/projection.h"
 #include "common/rays.h"
@@ -170,5 +171,11 @@ void composite_rays(const RayArrays<float>& in, const float* optical, const RayS
 void composite_rays_backward(const RayArrays<float>& in, const RayGradients<float>& out, cudaStream_t stream);
 void distortion(const DistortionArrays<float>& in, float* out, cudaStream_t stream);
 void distortion_backward(const DistortionArrays<float>& in, const float* v_out, float* v_weights, cudaStream_t stream);
+// `scratch` [mlp_scratch] holds what lies between the layers.
+int64_t mlp_scratch(const MlpShape& shape, int64_t count, bool backward);
+void mlp(const MlpShape& shape, const float* inputs, const float* weights, int64_t count, float* outputs,
+         float* scratch, cudaStream_t stream);
+void mlp_backward(const MlpShape& shape, const float* weights, const MlpGradientArrays<float>& gradients,
+                  float* scratch, cudaStream_t stream);
 
 } // namespace anchorfield::cuda
