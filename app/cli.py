@@ -17,7 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from anchorfield.app.arguments import colour, nearest_hint, parse, train_options, value_of
-from anchorfield.app.options import VERBS, Demo, Doctor, Edit, Eval, Export, FitImage, Mesh, Methods, Render, Train, View
+from anchorfield.app.options import (
+    VERBS,
+    Demo,
+    Doctor,
+    Edit,
+    Eval,
+    Export,
+    FitImage,
+    Mesh,
+    Methods,
+    Render,
+    Train,
+    View,
+)
 
 if TYPE_CHECKING:
     from anchorfield.app.export import Loss

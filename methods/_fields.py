@@ -15,7 +15,7 @@ from anchorfield.methods._method import Model
 from anchorfield.renderer.cameras import Camera, focus
 from anchorfield.renderer.fields import RadianceField
 from anchorfield.renderer.occupancy import OccupancyGrid, Space
-from anchorfield.renderer.raymarching import Rays, render_strips
+from anchorfield.renderer.raymarching import UnitRays, render_strips
 from anchorfield.renderer.rays import camera_rays
 from anchorfield.renderer.types import Frame, stacked
 from anchorfield.scenes.scene import Scene
@@ -59,7 +59,7 @@ def has_alpha(scene: Scene) -> bool:
 class Batch:
     """Random pixels of random training views."""
 
-    rays: Rays
+    rays: UnitRays
     colour: Tensor  # [R, 3] of the photographs, in [0, 1]
     alpha: Tensor | None  # [R, 1]; None where they have none
     counts: Tensor  # [R] bool, where the views' masks let pixels count
@@ -87,7 +87,7 @@ def draw(scene: Scene, count: int, region: Region, random: torch.Generator) -> B
     seen = torch.cat(pixels).float() / 255
     near = torch.full((len(seen),), region.near / region.space.side)
     return Batch(
-        Rays(region.space.to_unit(torch.cat(origins)), torch.cat(directions), near),
+        UnitRays(region.space.to_unit(torch.cat(origins)), torch.cat(directions), near),
         seen[:, :3],
         seen[:, 3:] if seen.shape[1] == 4 else None,
         torch.cat(masks),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ LEAST_RAYS, MOST_RAYS = 8 * VIEWS, 2**18
 LEAST_SAMPLES, MOST_SAMPLES = 2**14, 2**17  # of a step, unless told otherwise
 LAST_RATE = 0.03  # of the learning rate, at the end
 FALLING = 0.4  # of the budget, after which rates fall
+COARSE = ((4, 0.05), (2, 0.2))  # by how much steps are longer until a share of the budget is spent
+CULLED = 0.1  # of the budget, after which samples behind opaque ones are left out
+CONE = 1 / 128  # length of a step over its distance, where there are cascades
 WARM_UP = 50  # steps in which rates rise
 
 
@@ -83,14 +86,14 @@ class InstantNgp:
     """Of every random choice."""
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self, samples=(0, 2**22), steps=(64, 4096), voxels=(0, 512), rate=(0, 1), seed=(0, 2**63)
-        )
+        check_ranges(self, samples=(0, 2**22), steps=(64, 4096), voxels=(0, 512), rate=(0, 1), seed=(0, 2**63))
 
     def plan(self, scene: Scene) -> list[str]:
         """What will be trained, a line each."""
         layout = self.grid.layout()
-        return [f"{layout.rows * layout.features:,} features in {layout.levels} levels ({4e-6 * layout.rows * layout.features:.1f} MB)"]
+        return [
+            f"{layout.rows * layout.features:,} features in {layout.levels} levels ({4e-6 * layout.rows * layout.features:.1f} MB)"
+        ]
 
     def fit(self, scene: Scene, resume: State | None = None) -> Iterator[Fit]:
         """Optimise for ever, yielding after each step."""
@@ -116,7 +119,14 @@ class InstantNgp:
             batch = draw(scene, int(fit.memory["rays"]), region, fit.random)
             count = len(batch.rays)
             jitter = torch.rand(count, generator=fit.random)
-            seen = trace(model.field, batch.rays, model.grid.bits, model.layout, jitter)
+            seen = trace(
+                model.field,
+                batch.rays,
+                model.grid.bits,
+                _strides(model.layout, fit.progress),
+                jitter,
+                culled=fit.progress > CULLED,
+            )
             background = fixed if batch.alpha is None else torch.rand(count, 3, generator=fit.random)
             colour = seen.colour + seen.light[:, None] * background
             difference = huber_loss(colour, batch.over(background), reduction="none", delta=HUBER).mean(1)
@@ -151,10 +161,19 @@ class InstantNgp:
 
     def _occupancy(self, region: Region, voxels: int = 0) -> OccupancyLayout:
         resolution = voxels or self.voxels or (128 if region.cascades == 1 else 64)
-        return OccupancyLayout(resolution, region.cascades, math.sqrt(3) / self.steps)
+        cone = CONE if region.cascades > 1 else 0.0
+        return OccupancyLayout(resolution, region.cascades, math.sqrt(3) / self.steps, cone)
 
     def _optimiser(self, model: FieldModel) -> Adam:
-        return Adam(dict(model.named_parameters()), {}, touched=("field.encoding.table",), betas=(0.9, 0.99))
+        return Adam(dict(model.named_parameters()), {})
+
+
+def _strides(layout: OccupancyLayout, progress: float) -> OccupancyLayout:
+    """Longer steps at first, when all of space is foggy and only coarse levels have learnt: more rays for as many samples."""
+    factor = next((factor for factor, share in COARSE if progress < share), 1)
+    return replace(
+        layout, smallest_step=min(factor * layout.smallest_step, layout.largest_step), cone=factor * (layout.cone or 0)
+    )
 
 
 def _rays(rays: int, samples: int, wanted: int) -> int:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anchorfield.cuda_ext.marching import OccupancyLayout
 from anchorfield.renderer.cameras import Camera
@@ -43,16 +43,21 @@ class Space:
         return (points - 0.5) * self.side + self.centre.to(points)
 
 
-class OccupancyGrid:
+class OccupancyGrid(nn.Module):
     """The optical thickness of a smallest step in every cell, and the bits that rays march by.
 
-    Before its first update everything is occupied. Without gradients.
+    Before its first update everything is occupied. Without gradients; its two buffers are all that an update changes.
     """
 
+    density: Tensor  # [cascades, cells]; negative: out for ever
+    bits: Tensor  # [cascades, cells / 8] uint8
+
     def __init__(self, layout: OccupancyLayout, device: torch.device | str = "cpu"):
+        super().__init__()
         self.layout = layout
-        self.density = torch.zeros(layout.cascades, layout.cells, device=device)  # negative: out for ever
-        self.bits = torch.full((layout.cascades, layout.cells // 8), 255, dtype=torch.uint8, device=device)
+        self.register_buffer("density", torch.zeros(layout.cascades, layout.cells, device=device))
+        bits = torch.full((layout.cascades, layout.cells // 8), 255, dtype=torch.uint8, device=device)
+        self.register_buffer("bits", bits)
 
     @property
     def threshold(self) -> float:
@@ -86,21 +91,6 @@ class OccupancyGrid:
             seen = self._views(cameras, space, cascade)[tuple(cells.long().unbind(1))]
             self.density[cascade].masked_fill_(seen < least, UNSEEN)
         self.bits &= packed(self.density >= 0)
-
-    def state(self) -> dict[str, Tensor]:
-        """All that an update changes, for a checkpoint."""
-        return {"density": self.density.clone(), "bits": self.bits.clone()}
-
-    def resume(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave for the same layout."""
-        for name in ("density", "bits"):
-            mine, theirs = getattr(self, name), state[name]
-            if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
-                raise ValueError(
-                    f"{name}: expected {mine.dtype} {list(mine.shape)} as the layout has it, "
-                    f"got {theirs.dtype} {list(theirs.shape)}"
-                )
-            mine.copy_(theirs)
 
     def _asked(self, step: int, random: torch.Generator) -> Tensor:
         """Numbers of the cells whose turn it is, counted through all cascades; some may come twice."""

@@ -22,7 +22,7 @@ OPAQUE = 1e-3  # light that is not followed further
 
 
 @dataclass(frozen=True)
-class Rays:
+class UnitRays:
     """Rays in the unit cube's frame."""
 
     origins: Tensor  # [R, 3]
@@ -32,9 +32,9 @@ class Rays:
     def __len__(self) -> int:
         return len(self.origins)
 
-    def some(self, chosen: Tensor) -> Rays:
+    def some(self, chosen: Tensor) -> UnitRays:
         """Those that are chosen."""
-        return Rays(self.origins[chosen], self.directions[chosen], self.near[chosen])
+        return UnitRays(self.origins[chosen], self.directions[chosen], self.near[chosen])
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,43 @@ class Rendered:
 
 
 def trace(
-    field: RadianceField, rays: Rays, bits: Tensor, layout: OccupancyLayout, jitter: Tensor, most: int = 1024
+    field: RadianceField,
+    rays: UnitRays,
+    bits: Tensor,
+    layout: OccupancyLayout,
+    jitter: Tensor,  # [R]
+    most: int = 1024,
+    culled: bool = False,
 ) -> Rendered:
-    """Rays through a field, differentiable in it."""
+    """Rays through a field, differentiable in it.
+
+    With `culled`, the field is first asked for densities alone, and what lies behind opaque samples is left out.
+    """
     far = torch.full_like(rays.near, torch.inf)
     samples = march(rays.origins, rays.directions, rays.near, far, jitter, bits, layout, most)
-    ray, middles = samples.ray.long(), samples.middles
-    latent = field.latent(rays.origins[ray] + middles[:, None] * rays.directions[ray])
+    if culled:
+        samples = in_light(field, rays, samples)
+    latent = field.latent(_points(rays, samples))
     basis = spherical_harmonics_basis(rays.directions, DIRECTION_DEGREE)
-    colour = field.colour(latent, basis[ray])
-    values = torch.cat([colour, middles[:, None]], 1)
-    sums, light, weights = composite_rays(
-        density_of(latent) * (samples.t1 - samples.t0), values, samples.starts
-    )
+    colour = field.colour(latent, basis[samples.ray])
+    values = torch.cat([colour, samples.middles[:, None]], 1)
+    sums, light, weights = composite_rays(density_of(latent) * (samples.t1 - samples.t0), values, samples.starts)
     return Rendered(sums[:, :3], light, sums[:, 3], weights, samples)
+
+
+@torch.no_grad()
+def in_light(field: RadianceField, rays: UnitRays, samples: Samples) -> Samples:
+    """The samples that light still reaches."""
+    optical = field.density(_points(rays, samples)) * (samples.t1 - samples.t0)
+    dark = composite_rays(optical, optical[:, None], samples.starts)[2] == 0
+    lit = ~dark | (optical == 0)  # what takes nothing has no weight either
+    before = torch.cat([lit.new_zeros(1, dtype=torch.int32), lit.cumsum(0, dtype=torch.int32)])
+    return Samples(before[samples.starts.long()], samples.t0[lit], samples.t1[lit], samples.ray[lit])
+
+
+def _points(rays: UnitRays, samples: Samples) -> Tensor:
+    """Where samples lie, [S, 3]."""
+    return rays.origins[samples.ray] + samples.middles[:, None] * rays.directions[samples.ray]
 
 
 @torch.no_grad()
@@ -82,7 +105,7 @@ def render_strips(
         down = torch.arange(top, min(top + rows, camera.height))
         pixels = torch.stack([across.repeat(len(down)), down.repeat_interleave(camera.width)], 1)
         origins, directions, z_scale = camera_rays(camera, pixels)
-        rays = Rays(space.to_unit(origins), directions, torch.full((len(origins),), near / space.side))
+        rays = UnitRays(space.to_unit(origins), directions, torch.full((len(origins),), near / space.side))
         colour, light, distance = _through(field, rays, bits, layout)
         alpha = 1 - light
         depth = distance / alpha.clamp_min(1e-6) * z_scale * space.side
@@ -91,7 +114,9 @@ def render_strips(
         yield Frame(rgb.reshape(*shape, 3), alpha.reshape(shape), depth.reshape(shape))
 
 
-def _through(field: RadianceField, rays: Rays, bits: Tensor, layout: OccupancyLayout) -> tuple[Tensor, Tensor, Tensor]:
+def _through(
+    field: RadianceField, rays: UnitRays, bits: Tensor, layout: OccupancyLayout
+) -> tuple[Tensor, Tensor, Tensor]:
     """Colours [R, 3], light that passes [R] and distances [R] of rays to their ends."""
     colour, light, distance = torch.zeros(len(rays), 3), torch.ones(len(rays)), torch.zeros(len(rays))
     open_rays, at = torch.arange(len(rays)), rays
@@ -105,5 +130,5 @@ def _through(field: RadianceField, rays: Rays, bits: Tensor, layout: OccupancyLa
         more = (starts.diff() == ROUND) & (light[open_rays] > OPAQUE)
         reached = seen.samples.t1[(starts[1:] - 1).clamp_min(0)] if len(seen.samples.t1) else at.near
         open_rays = open_rays[more]
-        at = Rays(at.origins[more], at.directions[more], reached[more])
+        at = UnitRays(at.origins[more], at.directions[more], reached[more])
     return colour, light, distance
