@@ -30,6 +30,7 @@ from bench import (
     memory,
     neighbours,
     projection,
+    rays,
     spherical_harmonics,
     training_step,
 )
@@ -49,6 +50,7 @@ GROUPS = (
     training_step,
     hash_grid,
     neighbours,
+    rays,
 )
 SIZES = [(270, 480), (540, 960), (1080, 1920)]
 COUNTS = [10_000, 100_000, 500_000, 1_000_000]

@@ -49,7 +49,7 @@ class OccupancyLayout:
     @property
     def largest_step(self) -> float:
         """The diagonal of a voxel of the coarsest cascade."""
-        return math.sqrt(3) * 2 ** (self.cascades - 1) / self.resolution
+        return math.sqrt(3) * (1 << (self.cascades - 1)) / self.resolution
 
     @property
     def cells(self) -> int:

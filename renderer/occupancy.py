@@ -74,11 +74,11 @@ class OccupancyGrid(nn.Module):
         if not is_due(step):
             return False
         asked = self._asked(step, random)
-        cells, values = asked[self.density.view(-1)[asked] >= 0], []
+        cells, values = asked[self.density.view(-1).index_select(0, asked) >= 0], []
         for some in cells.split(POINTS_AT_ONCE):
             values.append(density_fn(self._points(some, random)).reshape(-1).float())
         found = torch.cat(values) * self.layout.smallest_step if values else self.density.new_zeros(0)
-        self.density = torch.where(self.density < 0, self.density, self.density * DECAY)
+        self.density *= torch.where(self.density < 0, 1.0, DECAY)
         self.density.view(-1).scatter_reduce_(0, cells, found.nan_to_num().clamp_min(0), "amax")
         self._set_bits()
         return True
@@ -105,12 +105,15 @@ class OccupancyGrid(nn.Module):
 
     def _points(self, cells: Tensor, random: torch.Generator) -> Tensor:
         """A random point in each of the cells, [N, 3]."""
-        inside = torch.rand(len(cells), 3, generator=random, device=random.device).to(cells.device)
-        lower = cells_of(self.layout.resolution, cells.device)[cells % self.layout.cells]
-        unit = (lower + inside) / self.layout.resolution
+        points = torch.rand(len(cells), 3, generator=random, device=random.device).to(cells.device)
+        numbers = cells_of(self.layout.resolution, cells.device)
+        points += numbers.index_select(0, cells & self.layout.cells - 1)  # powers of two: `%` and `//` are slow
+        points /= self.layout.resolution
         if self.layout.cascades == 1:
-            return unit
-        return (unit - 0.5) * (2 ** (cells // self.layout.cells))[:, None] + 0.5
+            return points
+        sides = 2.0 ** torch.arange(self.layout.cascades, device=cells.device)
+        cascade = cells >> self.layout.cells.bit_length() - 1
+        return points.sub_(0.5).mul_(sides[cascade][:, None]).add_(0.5)
 
     def _set_bits(self) -> None:
         """Compare with the threshold; what is occupied in a cascade is so in the coarser ones."""

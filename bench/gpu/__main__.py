@@ -29,8 +29,10 @@ from anchorfield.cuda_ext.binning import Bins, bin_tiles
 from anchorfield.cuda_ext.compositing import composite, contributions
 from anchorfield.cuda_ext.hash_grid import HashGrid, hash_grid
 from anchorfield.cuda_ext.langevin import perturb_means
+from anchorfield.cuda_ext.marching import OccupancyLayout, march
 from anchorfield.cuda_ext.neighbours import Graph, aggregate_neighbours, graph_of
 from anchorfield.cuda_ext.projection import Projected, project
+from anchorfield.cuda_ext.rays import composite_rays, distortion
 from anchorfield.cuda_ext.spherical_harmonics import spherical_harmonics
 from anchorfield.cuda_ext.ssim import l1_and_ssim
 from anchorfield.renderer.adam import Adam
@@ -147,6 +149,7 @@ def cases(scene: Gaussians, camera: Camera) -> list[Case]:
         Case("adam_step", moving, run_adam, Work(7 * 48 * n)),
         Case("perturb_means", noise, run_noise, Work(14 * n, 190 * n)),
         *neural_cases(scene.means),
+        *ray_cases(n),
     ]
 
 
@@ -174,6 +177,46 @@ def neural_cases(points: Tensor) -> list[Case]:
             Work(3 * 32 * n + 30 * n, 2 * 320 * n),
             Work(3 * 32 * n + 30 * n, 2 * 320 * n),
             ("features",),
+        ),
+    ]
+
+
+def ray_cases(n: int) -> list[Case]:
+    """Rays through a grid of which blocks of 2x2x2 voxels, 5 % in all, are occupied."""
+    g = torch.Generator().manual_seed(5)
+    layout = OccupancyLayout()
+    origins = 0.5 + 1.5 * torch.nn.functional.normalize(torch.randn(n, 3, generator=g), dim=1)
+    directions = torch.nn.functional.normalize(torch.rand(n, 3, generator=g) - origins, dim=1)
+    rays: dict[str, Any] = {"origins": origins, "directions": directions, "jitter": torch.rand(n, generator=g)}
+    rays |= {"near": torch.zeros(n), "far": torch.full((n,), torch.inf)}
+    rays |= {"bits": (torch.rand(1, layout.cells // 8, generator=g) < 0.05).byte() * 255}
+    samples = march(**rays, layout=layout)
+    s = len(samples.t0)
+    packed = {"optical": torch.rand(s, generator=g) * 0.1, "values": torch.rand(s, 4, generator=g)}
+    apart = {"weights": torch.rand(s, generator=g) * 0.1, "t0": samples.t0, "t1": samples.t1}
+
+    def run_march(**inputs: Any) -> Sequence[Tensor]:
+        # sums, because a step on the border of two voxels may be here and not there
+        found = march(**inputs, layout=layout)
+        return [found.t0.sum(), found.t1.sum()]
+
+    return [
+        Case("march", rays, run_march, Work(3 * s + 10 * n, 30 * s)),
+        Case(
+            "composite_rays",
+            {**packed, "starts": samples.starts},
+            lambda **inputs: list(composite_rays(**inputs)),
+            Work(6 * s + 6 * n, 24 * s),
+            Work(12 * s + 7 * n, 16 * s),
+            ("optical", "values"),
+        ),
+        Case(
+            "distortion",
+            {**apart, "starts": samples.starts},
+            lambda **inputs: [distortion(**inputs)],
+            Work(3 * s + 2 * n, 8 * s),
+            Work(4 * s + 2 * n, 16 * s),
+            ("weights",),
         ),
     ]
 
