@@ -69,6 +69,9 @@ template <class S> constexpr Kernels<S> table() {
             &hash_grid_positions_backward<S>,
             &aggregate_neighbours<S>,
             &aggregate_neighbours_backward<S>,
+            &adam_touched<S>,
+            &harmonics_basis<S>,
+            &harmonics_basis_backward<S>,
             &mlp<S>,
             &mlp_backward<S>};
 }

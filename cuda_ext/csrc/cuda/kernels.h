@@ -136,8 +136,12 @@ struct AdamArrays {
     const float *gradient, *rates;        // [count, columns] [columns]
     const bool* rows;                     // [count] the rows to change, or null for all
     int64_t count, columns;
+    int16_t* counts = nullptr; // [count, columns] steps that each number has taken, where they differ; changed
 };
 void adam(const AdamArrays& arrays, const AdamSettings<float>& settings, cudaStream_t stream);
+// Steps of numbers whose gradient is not zero; of the settings, scales are not used.
+void adam_touched(const AdamArrays& arrays, const AdamScales<float>& scales, const AdamSettings<float>& settings,
+                  cudaStream_t stream);
 
 void perturb_means(float* means, const float* quats, const float* log_scales, const float* logit_opacities,
                    int64_t count, float strength, uint64_t seed, cudaStream_t stream);
@@ -161,6 +165,10 @@ void aggregate_neighbours(const GraphArrays<float>& in, const float* features, f
                           float* messages, cudaStream_t stream);
 void aggregate_neighbours_backward(const GraphArrays<float>& in, const int32_t* edges, const float* v_out,
                                    float* v_features, float* v_messages, cudaStream_t stream);
+
+void harmonics_basis(int degree, const float* directions, int64_t count, float* values, cudaStream_t stream);
+void harmonics_basis_backward(int degree, const float* directions, const float* v_values, int64_t count,
+                              float* v_directions, cudaStream_t stream);
 
 // `scratch` [mlp_scratch] holds what lies between the layers.
 int64_t mlp_scratch(const MlpShape& shape, int64_t count, bool backward);
