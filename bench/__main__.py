@@ -28,6 +28,7 @@ from bench import (
     langevin,
     loss,
     memory,
+    mlp,
     neighbours,
     projection,
     rays,
@@ -51,6 +52,7 @@ GROUPS = (
     hash_grid,
     neighbours,
     rays,
+    mlp,
 )
 SIZES = [(270, 480), (540, 960), (1080, 1920)]
 COUNTS = [10_000, 100_000, 500_000, 1_000_000]

@@ -42,6 +42,14 @@ def check_mask(name: str, mask: Tensor, shape: tuple[int, ...], device: torch.de
         raise ValueError(f"{name}: expected shape {_show(shape)}, got {_show(tuple(mask.shape))}")
 
 
+def check_counts(name: str, counts: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+    """Require an int16 tensor of `shape` on `device`."""
+    if counts.dtype != torch.int16 or counts.device != device:
+        raise TypeError(f"{name}: expected int16 on {device}, got {_kind(counts)}")
+    if tuple(counts.shape) != shape:
+        raise ValueError(f"{name}: expected shape {_show(shape)}, got {_show(tuple(counts.shape))}")
+
+
 def check_rows(name: str, rows: Tensor, device: torch.device) -> None:
     """Require an int32 tensor of one axis on `device`."""
     if rows.dtype != torch.int32 or rows.device != device:

@@ -22,6 +22,7 @@ from anchorfield.cuda_ext import (
     anchors,
     binning,
     compositing,
+    directions,
     hash_grid,
     langevin,
     marching,
@@ -487,7 +488,41 @@ def distortion_backward(weights: Tensor, t0: Tensor, t1: Tensor, starts: Tensor,
     v_weights = weights.new_empty(weights.shape)
     _run("distortion_backward", *_dense(weights, t0, t1, starts, v_losses), v_weights)
     return v_weights
+
+
 # --------------------------------------------------------------------------------------------------------- perceptrons
+# ------------------------------------------------------------------------------------------------ fields on hash grids
+def adam_step_touched(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    moments1: list[Tensor],
+    moments2: list[Tensor],
+    counts: list[Tensor],
+    rates: list[Tensor],
+    scales: Tensor,
+    numbers: list[float],
+) -> None:
+    """See `adam.adam_step_touched`."""
+    lists = (parameters, gradients, moments1, moments2, counts, rates)
+    for parameter, gradient, moment1, moment2, count, rate in zip(*lists, strict=True):
+        dense = gradient.detach().contiguous(), moment1, moment2, count, rate.contiguous()
+        _run("adam_step_touched", parameter, *dense, scales, *numbers)
+
+
+def harmonics_basis(axes: Tensor, degree: int) -> Tensor:
+    """See `directions.spherical_harmonics_basis`."""
+    values = directions._empty_values(axes, degree)
+    _run("harmonics_basis", *_dense(axes), degree, values)
+    return values
+
+
+def harmonics_basis_backward(axes: Tensor, v_values: Tensor, degree: int) -> Tensor:
+    """Gradient to the directions."""
+    v_axes = directions._empty_gradient(axes)
+    _run("harmonics_basis_backward", *_dense(axes, v_values), degree, v_axes)
+    return v_axes
+
+
 def perceptron(inputs: Tensor, weights: Tensor, outputs: int, width: int, hidden: int) -> Tensor:
     """See `mlp.mlp`."""
     result = mlp._empty_outputs(inputs, weights, outputs)
@@ -535,6 +570,9 @@ IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
     rays._composite_rays_backward: composite_rays_backward,
     rays._distortion: distortion,
     rays._distortion_backward: distortion_backward,
+    adam._adam_step_touched: adam_step_touched,
+    directions._basis: harmonics_basis,
+    directions._basis_backward: harmonics_basis_backward,
     mlp._mlp: perceptron,
     mlp._mlp_backward: perceptron_backward,
 }

@@ -25,6 +25,7 @@ from anchorfield.cuda_ext import (
     anchors,
     binning,
     compositing,
+    directions,
     hash_grid,
     langevin,
     mlp,
@@ -555,6 +556,73 @@ MLP = Op(
     draws=4,
 )
 
+
+# ------------------------------------------------------------------------------- optimiser of what a gradient touches
+def draw_adam_touched(case: str, seed: int, count: int) -> Inputs:
+    """As `draw_adam`; "few" or "all" numbers are touched, and counts are "first" or any."""
+    shape, *options = case.split(" ")
+    inputs = draw_adam(" ".join([shape, *options]), seed, count)
+    del inputs["rows"], inputs["step"]
+    g = generator(seed + 1)
+    size = inputs["gradient"].shape
+    share = 0.1 if "few" in options else 1 if "all" in options else 0.5
+    inputs["gradient"] = inputs["gradient"] * (torch.rand(size, generator=g) < share)
+    most = 1 if "first" in options else 1500  # fewer than where counts stop
+    return inputs | {"counts": torch.randint(0, most, size, generator=g, dtype=torch.int16)}
+
+
+def kernel_adam_touched(
+    parameter: Tensor, gradient: Tensor, moment1: Tensor, moment2: Tensor, counts: Tensor, lr: float | Tensor
+) -> Outputs:
+    """The step, taken together with one of another parameter that no gradient touches."""
+    changed = {"parameter": parameter.clone(), "moment1": moment1.clone(), "moment2": moment2.clone()}
+    after = counts.clone()
+    other = [torch.zeros(len(parameter), 3, dtype=parameter.dtype, device=parameter.device) for _ in range(4)]
+    lists = zip((changed["parameter"], gradient, changed["moment1"], changed["moment2"]), other, strict=True)
+    none = torch.zeros(other[0].shape, dtype=torch.int16, device=parameter.device)
+    adam.adam_step_touched(*map(list, lists), [after, none], lr=[lr, 0.1])
+    assert not none.any()
+    return {**changed, "counts": after.to(parameter.dtype)}
+
+
+def plain_adam_touched(**inputs: Any) -> Outputs:
+    parameter, moment1, moment2, counts = plain_adam.adam_step_touched(**inputs)
+    return {"parameter": parameter, "moment1": moment1, "moment2": moment2, "counts": counts.to(parameter.dtype)}
+
+
+ADAM_TOUCHED = Op(
+    kernel=kernel_adam_touched,
+    plain=plain_adam_touched,
+    draw=draw_adam_touched,
+    cases=("2", "2 few", "0", "8 all first", "3 columns", "5x2 columns few"),
+    smooth=lambda: draw_adam_touched("3 columns", 1, 5),
+    rows=("parameter", "gradient", "moment1", "moment2", "counts"),
+)
+
+
+# ------------------------------------------------------------------------------------------------------ directions
+def draw_directions(case: str, seed: int, count: int) -> Inputs:
+    """`case` is the degree."""
+    drawn = torch.randn(count, 3, generator=generator(seed), dtype=torch.float64)
+    return {"directions": float32_exact(drawn / drawn.norm(dim=1, keepdim=True)), "degree": int(case)}
+
+
+def plain_directions(directions: Tensor, degree: int) -> Outputs:
+    return {"values": plain_spherical_harmonics.basis(directions)[:, : (degree + 1) ** 2]}
+
+
+DIRECTIONS = Op(
+    kernel=lambda **inputs: {"values": directions.spherical_harmonics_basis(**inputs)},
+    plain=plain_directions,
+    draw=draw_directions,
+    cases=("0", "1", "2", "3"),
+    smooth=lambda: draw_directions("3", 1, 5),
+    gradients=("directions",),
+    rows=("directions",),
+    count=300,
+    draws=5,
+)
+
 OPS = {
     "project": PROJECT,
     "spherical_harmonics": SPHERICAL_HARMONICS,
@@ -570,6 +638,8 @@ OPS = {
     "composite_rays": COMPOSITE_RAYS,
     "distortion": DISTORTION,
     "mlp": MLP,
+    "adam_step_touched": ADAM_TOUCHED,
+    "spherical_harmonics_basis": DIRECTIONS,
 }
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 EACH_OP = pytest.mark.parametrize("op", OPS.values(), ids=OPS)
@@ -728,13 +798,15 @@ CORRUPTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "another precision": lambda t: t.to(torch.float64) if t.is_floating_point() else t.to(torch.float32),
     "another device": lambda t: t.to("meta"),
 }
+RELATIVE = {"another precision", "another device"}  # than the other tensors, where there are any
 CORRUPTED = [
     (name, argument, corruption)
     for name, op in OPS.items()
-    for argument, value in op.prepare(**cast(op.smooth(), torch.float32)).items()
-    if isinstance(value, Tensor)
+    for tensors in [[k for k, v in op.prepare(**cast(op.smooth(), torch.float32)).items() if isinstance(v, Tensor)]]
+    for argument in tensors
     for corruption in CORRUPTIONS
     if not (corruption == "too wide" and argument in op.wide)
+    if not (corruption in RELATIVE and len(tensors) == 1)
 ]
 
 

@@ -23,13 +23,15 @@ import torch
 from torch import Tensor
 
 from anchorfield.cuda_ext import cuda, native
-from anchorfield.cuda_ext.adam import adam_step
+from anchorfield.cuda_ext.adam import adam_step, adam_step_touched
 from anchorfield.cuda_ext.anchors import Heads, decode_anchors
 from anchorfield.cuda_ext.binning import Bins, bin_tiles
 from anchorfield.cuda_ext.compositing import composite, contributions
+from anchorfield.cuda_ext.directions import spherical_harmonics_basis
 from anchorfield.cuda_ext.hash_grid import HashGrid, hash_grid
 from anchorfield.cuda_ext.langevin import perturb_means
 from anchorfield.cuda_ext.marching import OccupancyLayout, march
+from anchorfield.cuda_ext.mlp import MlpLayout, mlp
 from anchorfield.cuda_ext.neighbours import Graph, aggregate_neighbours, graph_of
 from anchorfield.cuda_ext.projection import Projected, project
 from anchorfield.cuda_ext.rays import composite_rays, distortion
@@ -150,6 +152,7 @@ def cases(scene: Gaussians, camera: Camera) -> list[Case]:
         Case("perturb_means", noise, run_noise, Work(14 * n, 190 * n)),
         *neural_cases(scene.means),
         *ray_cases(n),
+        *field_cases(n),
     ]
 
 
@@ -219,6 +222,29 @@ def ray_cases(n: int) -> list[Case]:
             ("weights",),
         ),
     ]
+
+
+def field_cases(count: int) -> list[Case]:
+    """Perceptrons of density and colour, the basis of directions, and a table of which a tenth is touched."""
+    g = torch.Generator().manual_seed(5)
+    cases = []
+    for name, layout in {"density": MlpLayout(32, 16), "colour": MlpLayout(32, 3, hidden=2)}.items():
+        arrays = {"inputs": torch.randn(count, 32, generator=g), "weights": layout.initial(g)}
+        passing, products = (32 + layout.outputs) * count, layout.size * count
+        works = Work(passing, products), Work(passing + 32 * count, 2 * products)
+
+        def run(at: MlpLayout = layout, **inputs: Tensor) -> Sequence[Tensor]:
+            return [mlp(**inputs, layout=at)]
+
+        cases.append(Case(f"mlp, {name}", arrays, run, *works, ("inputs", "weights")))
+    axes = {"directions": torch.nn.functional.normalize(torch.randn(count, 3, generator=g))}
+    works = Work(19 * count, 40 * count), Work(22 * count, 110 * count)
+    cases.append(Case("harmonics_basis", axes, run_basis, *works, ("directions",)))
+    table = {name: torch.rand(8 * count, 2, generator=g) for name in ("parameter", "gradient", "moment1", "moment2")}
+    table["gradient"] *= torch.rand(8 * count, 2, generator=g) < 0.1
+    table["counts"] = torch.randint(0, 100, (8 * count, 2), generator=g, dtype=torch.int16)
+    cases.append(Case("adam_step_touched", table, run_adam_touched, Work(16 * count * (1 + 0.1 * 7))))
+    return cases
 
 
 def made_anchors(count: int) -> Arrays:
@@ -299,6 +325,19 @@ def run_adam(parameter: Tensor, gradient: Tensor, moment1: Tensor, moment2: Tens
     changed = [t.clone() for t in (parameter, moment1, moment2)]
     adam_step([changed[0]], [gradient], [changed[1]], [changed[2]], lr=[1e-3], step=10)
     return changed
+
+
+def run_adam_touched(counts: Tensor, **inputs: Tensor) -> Sequence[Tensor]:
+    """As `run_adam`, of what the gradient touches."""
+    gradient = inputs.pop("gradient")
+    parameter, moment1, moment2, after = (t.clone() for t in (*inputs.values(), counts))
+    adam_step_touched([parameter], [gradient], [moment1], [moment2], [after], lr=[1e-3])
+    return [parameter, moment1, moment2, after]
+
+
+def run_basis(directions: Tensor) -> Sequence[Tensor]:
+    """The basis of degree 3."""
+    return [spherical_harmonics_basis(directions, 3)]
 
 
 def run_noise(means: Tensor, **inputs: Tensor) -> Sequence[Tensor]:

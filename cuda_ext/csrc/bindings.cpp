@@ -444,6 +444,32 @@ template <class S> void bind(nb::module_& m) {
               kernels<S>().distortion_backward(in, v_out.data(), v_weights.data());
           });
     m.def(
+        "adam_step_touched",
+        [](std::vector<Out<S>> parameters, std::vector<In<S>> gradients, std::vector<Out<S>> moments1,
+           std::vector<Out<S>> moments2, std::vector<Out<int16_t>> counts, std::vector<In<S>> rates, In<S> scales,
+           double beta1, double beta2, double epsilon) {
+            std::vector<AdamArrays<S>> arrays;
+            for (size_t i = 0; i < parameters.size(); ++i)
+                arrays.push_back({int64_t(parameters[i].size() / rates.at(i).size()), int64_t(rates.at(i).size()),
+                                  parameters[i].data(), gradients.at(i).data(), moments1.at(i).data(),
+                                  moments2.at(i).data(), rates.at(i).data(), counts.at(i).data()});
+            kernels<S>().adam_touched(arrays, {scales.data(), int(scales.shape(0))}, {1, beta1, beta2, epsilon});
+        },
+        Release());
+    m.def(
+        "harmonics_basis",
+        [](In<S> directions, int degree, Out<S> values) {
+            kernels<S>().harmonics_basis(degree, directions.data(), int64_t(directions.shape(0)), values.data());
+        },
+        Release());
+    m.def(
+        "harmonics_basis_backward",
+        [](In<S> directions, In<S> v_values, int degree, Out<S> v_directions) {
+            kernels<S>().harmonics_basis_backward(degree, directions.data(), v_values.data(),
+                                                  int64_t(directions.shape(0)), v_directions.data());
+        },
+        Release());
+    m.def(
         "mlp",
         [](In<S> inputs, In<S> weights, int width, int hidden, Out<S> outputs) {
             kernels<S>().mlp({int(inputs.shape(1)), int(outputs.shape(1)), width, hidden}, inputs.data(),

@@ -451,7 +451,31 @@ void bind_rays(nb::module_& m) {
         Release());
 }
 
-void bind_mlp(nb::module_& m) {
+void bind_fields(nb::module_& m) {
+    m.def(
+        "adam_step_touched",
+        [](Out parameter, In gradient, Out moment1, Out moment2, Write<int16_t> counts, In rates, In scales,
+           double beta1, double beta2, double epsilon, uintptr_t stream) {
+            cuda::adam_touched({parameter.data(), moment1.data(), moment2.data(), gradient.data(), rates.data(),
+                                nullptr, int64_t(parameter.size() / rates.size()), int64_t(rates.size()),
+                                counts.data()},
+                               {scales.data(), int(scales.shape(0))}, {1, beta1, beta2, epsilon}, stream_of(stream));
+        },
+        Release());
+    m.def(
+        "harmonics_basis",
+        [](In directions, int degree, Out values, uintptr_t stream) {
+            cuda::harmonics_basis(degree, directions.data(), int64_t(directions.shape(0)), values.data(),
+                                  stream_of(stream));
+        },
+        Release());
+    m.def(
+        "harmonics_basis_backward",
+        [](In directions, In v_values, int degree, Out v_directions, uintptr_t stream) {
+            cuda::harmonics_basis_backward(degree, directions.data(), v_values.data(), int64_t(directions.shape(0)),
+                                           v_directions.data(), stream_of(stream));
+        },
+        Release());
     m.def("mlp_scratch", [](int inputs, int outputs, int width, int hidden, int64_t count, bool backward) {
         return cuda::mlp_scratch({inputs, outputs, width, hidden}, count, backward);
     });
@@ -486,5 +510,5 @@ void bind_cuda(nb::module_& m) {
     bind_hash_grid(m);
     bind_neighbours(m);
     bind_rays(m);
-    bind_mlp(m);
+    bind_fields(m);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -33,3 +34,29 @@ def adam_step(
         new = [n.where(rows[:, None], o) for n, o in zip(new, old, strict=True)]
     p, m1, m2 = (n.reshape(shape) for n in new)
     return p, m1, m2
+
+
+def adam_step_touched(
+    parameter: Tensor,
+    gradient: Tensor,
+    moment1: Tensor,
+    moment2: Tensor,
+    counts: Tensor,
+    *,
+    lr: float | Tensor,
+    beta1: float = 0.9,
+    beta2: float = 0.99,
+    eps: float = 1e-15,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Parameter, moments and counts after a step of the numbers whose gradient is not zero."""
+    if isinstance(lr, Tensor):
+        lr = lr.reshape(parameter.shape[1:])
+    touched = gradient != 0
+    after = counts + touched.to(counts.dtype)
+    t = after.clamp_min(1).to(torch.float64)
+    corrections = [(1 - beta**t).to(parameter.dtype) for beta in (beta1, beta2)]
+    m1 = beta1 * moment1 + (1 - beta1) * gradient
+    m2 = beta2 * moment2 + (1 - beta2) * gradient * gradient
+    new = parameter - lr * (m1 / corrections[0]) / ((m2 / corrections[1]).sqrt() + eps)
+    p, m1, m2 = (n.where(touched, o) for n, o in ((new, parameter), (m1, moment1), (m2, moment2)))
+    return p, m1, m2, after

@@ -77,6 +77,9 @@ template <class S> constexpr Kernels<S> table() {
             &composite_rays_backward<S>,
             &distortion<S>,
             &distortion_backward<S>,
+            &adam_touched<S>,
+            &harmonics_basis<S>,
+            &harmonics_basis_backward<S>,
             &mlp<S>,
             &mlp_backward<S>};
 }

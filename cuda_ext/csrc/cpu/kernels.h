@@ -74,7 +74,8 @@ template <class S> struct AdamArrays {
     S* parameter;
     const S* gradient;
     S *moment1, *moment2;
-    const S* rates; // [columns]
+    const S* rates;            // [columns]
+    int16_t* counts = nullptr; // [count, columns] steps that each number has taken, where they differ
 };
 
 template <class S> struct Kernels {
@@ -116,6 +117,11 @@ template <class S> struct Kernels {
     void (*composite_rays_backward)(const RayArrays<S>&, const RayGradients<S>&);
     void (*distortion)(const DistortionArrays<S>&, S* out);
     void (*distortion_backward)(const DistortionArrays<S>&, const S* v_out, S* v_weights);
+    // Steps of numbers whose gradient is not zero; of the settings, scales are not used.
+    void (*adam_touched)(const std::vector<AdamArrays<S>>&, const AdamScales<S>&, const AdamSettings<S>&);
+    // `axes` (directions) are [N,3], `values` [N,(degree + 1)^2].
+    void (*harmonics_basis)(int degree, const S* axes, int64_t count, S* values);
+    void (*harmonics_basis_backward)(int degree, const S* axes, const S* v_values, int64_t count, S* v_axes);
     void (*mlp)(const MlpShape&, const S* inputs, const S* weights, int64_t count, S* outputs);
     void (*mlp_backward)(const MlpShape&, const S* weights, const MlpGradientArrays<S>&);
 };

@@ -138,8 +138,12 @@ struct AdamArrays {
     const float *gradient, *rates;        // [count, columns] [columns]
     const bool* rows;                     // [count] the rows to change, or null for all
     int64_t count, columns;
+    int16_t* counts = nullptr; // [count, columns] steps that each number has taken, where they differ; changed
 };
 void adam(const AdamArrays& arrays, const AdamSettings<float>& settings, cudaStream_t stream);
+// Steps of numbers whose gradient is not zero; of the settings, scales are not used.
+void adam_touched(const AdamArrays& arrays, const AdamScales<float>& scales, const AdamSettings<float>& settings,
+                  cudaStream_t stream);
 
 void perturb_means(float* means, const float* quats, const float* log_scales, const float* logit_opacities,
                    int64_t count, float strength, uint64_t seed, cudaStream_t stream);
@@ -171,6 +175,10 @@ void composite_rays(const RayArrays<float>& in, const float* optical, const RayS
 void composite_rays_backward(const RayArrays<float>& in, const RayGradients<float>& out, cudaStream_t stream);
 void distortion(const DistortionArrays<float>& in, float* out, cudaStream_t stream);
 void distortion_backward(const DistortionArrays<float>& in, const float* v_out, float* v_weights, cudaStream_t stream);
+void harmonics_basis(int degree, const float* directions, int64_t count, float* values, cudaStream_t stream);
+void harmonics_basis_backward(int degree, const float* directions, const float* v_values, int64_t count,
+                              float* v_directions, cudaStream_t stream);
+
 // `scratch` [mlp_scratch] holds what lies between the layers.
 int64_t mlp_scratch(const MlpShape& shape, int64_t count, bool backward);
 void mlp(const MlpShape& shape, const float* inputs, const float* weights, int64_t count, float* outputs,
