@@ -38,7 +38,7 @@ class Region:
 
 
 def region_of(scene: Scene, random: torch.Generator) -> Region:
-    """The cube around an object whose photographs have alpha; else one around what the cameras look at, and cascades."""
+    """The cube around an object whose photographs have alpha; else one around what cameras look at, and cascades."""
     distance = focus_distance(scene)
     near = NEAR * distance
     if has_alpha(scene):

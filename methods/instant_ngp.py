@@ -79,7 +79,7 @@ class InstantNgp:
     steps: int = 512
     """Samples along the diagonal of the unit cube where all of it is occupied, 64 to 4096."""
     voxels: int = 0
-    """Voxels along an axis of the grid of what is occupied, a power of two; 0: 128 for an object with alpha, else 64."""
+    """Voxels along an axis of the grid of what is occupied, a power of two; 0: 128 for objects with alpha, else 64."""
     rate: float = 1e-2
     """Learning rate; falls to a thirtieth."""
     seed: int = 0
@@ -91,9 +91,8 @@ class InstantNgp:
     def plan(self, scene: Scene) -> list[str]:
         """What will be trained, a line each."""
         layout = self.grid.layout()
-        return [
-            f"{layout.rows * layout.features:,} features in {layout.levels} levels ({4e-6 * layout.rows * layout.features:.1f} MB)"
-        ]
+        numbers = layout.rows * layout.features
+        return [f"{numbers:,} features of {layout.levels} grids ({4e-6 * numbers:.1f} MB)"]
 
     def fit(self, scene: Scene, resume: State | None = None) -> Iterator[Fit]:
         """Optimise for ever, yielding after each step."""
@@ -165,11 +164,11 @@ class InstantNgp:
         return OccupancyLayout(resolution, region.cascades, math.sqrt(3) / self.steps, cone)
 
     def _optimiser(self, model: FieldModel) -> Adam:
-        return Adam(dict(model.named_parameters()), {})
+        return Adam(dict(model.named_parameters()), {}, touched=("field.encoding.table",), betas=(0.9, 0.99))
 
 
 def _strides(layout: OccupancyLayout, progress: float) -> OccupancyLayout:
-    """Longer steps at first, when all of space is foggy and only coarse levels have learnt: more rays for as many samples."""
+    """Longer steps at first, when space is foggy and only coarse levels have learnt: more rays for as many samples."""
     factor = next((factor for factor, share in COARSE if progress < share), 1)
     return replace(
         layout, smallest_step=min(factor * layout.smallest_step, layout.largest_step), cone=factor * (layout.cone or 0)
@@ -177,7 +176,7 @@ def _strides(layout: OccupancyLayout, progress: float) -> OccupancyLayout:
 
 
 def _rays(rays: int, samples: int, wanted: int) -> int:
-    """Rays of the next step, where the last one's rays needed `samples` samples: as many as need those that are wanted."""
+    """Rays of the next step, as many as need the samples that are wanted, where the last one's needed `samples`."""
     fitting = min(rays * wanted / max(samples, 1), 2 * rays)  # a batch that hit little says little
     return max(LEAST_RAYS, min(MOST_RAYS, round(fitting / VIEWS) * VIEWS))
 

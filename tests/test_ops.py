@@ -531,6 +531,9 @@ DISTORTION = Op(
     count=60,
     draws=4,
     many=700,
+)
+
+
 # ----------------------------------------------------------------------------------------------------- perceptrons
 def draw_mlp(case: str, seed: int, count: int) -> Inputs:
     """`case` is inputs, width, hidden layers and outputs."""
