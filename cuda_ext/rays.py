@@ -108,9 +108,13 @@ def _setup(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> 
     ctx.save_for_backward(*inputs[1:], *output[1:])
 
 
+def _saved(ctx: Any) -> list[Tensor]:
+    # Kept in the graph only for second derivatives, which are then refused aloud instead of left out.
+    return [t if torch.is_grad_enabled() else t.detach() for t in ctx.saved_tensors]
+
+
 def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    saved = [t.detach() for t in ctx.saved_tensors]
-    return *_composite_rays_backward(*saved, *gradients[:3]), None
+    return *_composite_rays_backward(*_saved(ctx), *gradients[:3]), None
 
 
 @torch.library.custom_op("anchorfield::distortion", mutates_args=(), device_types="cpu")
@@ -137,8 +141,7 @@ def _distortion_setup(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> N
 
 
 def _backward_of_distortion(ctx: Any, v_losses: Tensor) -> tuple[Tensor | None, ...]:
-    saved = [t.detach() for t in ctx.saved_tensors]
-    return _distortion_backward(*saved, v_losses), None, None, None
+    return _distortion_backward(*_saved(ctx), v_losses), None, None, None
 
 
 _composite_rays.register_fake(_empty_sums)

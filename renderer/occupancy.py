@@ -132,7 +132,7 @@ class OccupancyGrid(nn.Module):
         ticks = (torch.arange(resolution + 1, device=device) / resolution - 0.5) * 2**cascade * space.side
         seen = torch.zeros([resolution] * 3, dtype=torch.int32, device=device)
         for camera in cameras:
-            pose = camera.world_to_camera.detach().to(device)
+            pose = camera.world_to_camera.to(device, torch.float32)
             rows = camera.K.to(device) @ pose[:3]  # to pixels times depth
             middle = rows[:, :3] @ space.centre.to(rows) + rows[:, 3]
             x, y, z = (rows[:, k, None] * ticks for k in range(3))
