@@ -43,8 +43,9 @@ def test_each_number_is_stepped_as_if_it_were_alone() -> None:
             alone.grad = value.double()
             optimiser.step()
         assert int(state[3][at, 1]) == len(history)
-        # every step rounds; none moves by more than a few rates
-        assert abs(float(state[0][at, 1] - alone)) < 30 * 0.01 * 8 * torch.finfo(torch.float32).eps
+        # 30 steps of about a rate; beta2 rounds by less than an ulp, which 1 - beta2 feels a hundredfold
+        error = abs(float(state[0][at, 1]) - float(alone.detach()))
+        assert error < 30 * 0.01 * torch.finfo(torch.float32).eps / (1 - 0.99)
 
 
 def test_what_is_not_touched_stays_bit_for_bit() -> None:
