@@ -154,8 +154,8 @@ def _dense(*tensors: Tensor | None) -> list[Tensor | None]:
     return [None if t is None else t.detach().contiguous() for t in tensors]
 
 
-# With `along`, [N, dimensions], each operation gives the derivative of its result as the positions move that way: second
-# derivatives of a gradient to the positions are the first derivatives along the gradient to it.
+# With `along`, [N, dimensions], each operation gives the derivative of its result as the positions move that way: what a
+# gradient to the positions passes on are such derivatives, along the gradient that comes to it.
 @torch.library.custom_op("anchorfield::hash_grid", mutates_args=(), device_types="cpu")
 def _hash_grid(
     positions: Tensor,
@@ -213,8 +213,8 @@ def _remember(ctx: Any, tensors: int, inputs: tuple[Any, ...]) -> None:
 def _saved(ctx: Any) -> tuple[Tensor, ...]:
     if ctx.second:
         raise RuntimeError("hash_grid: expected at most second derivatives, got third ones; detach what they come from")
-    saved: tuple[Tensor, ...] = ctx.saved_tensors
-    return saved
+    # Kept in the graph only for further derivatives.
+    return tuple(t if torch.is_grad_enabled() else t.detach() for t in ctx.saved_tensors)
 
 
 def _backward(ctx: Any, v_encoded: Tensor) -> tuple[Tensor | None, ...]:
