@@ -154,8 +154,8 @@ def _dense(*tensors: Tensor | None) -> list[Tensor | None]:
     return [None if t is None else t.detach().contiguous() for t in tensors]
 
 
-# With `along`, [N, dimensions], each operation gives the derivative of its result as the positions move that way: what a
-# gradient to the positions passes on are such derivatives, along the gradient that comes to it.
+# With `along`, [N, dimensions], each operation gives the derivative of its result as the positions move that way: a
+# gradient to the positions passes on such derivatives, along the gradient that comes to it.
 @torch.library.custom_op("anchorfield::hash_grid", mutates_args=(), device_types="cpu")
 def _hash_grid(
     positions: Tensor,
