@@ -397,26 +397,34 @@ def mean_activations_backward(
 
 
 # -------------------------------------------------------------------------------------------- hash grids and neighbours
-def encode_positions(positions: Tensor, table: Tensor, *layout: Any) -> Tensor:
+def encode_positions(positions: Tensor, along: Tensor | None, table: Tensor, *layout: Any) -> Tensor:
     """Encoding of positions; see `hash_grid.hash_grid`."""
-    encoded = hash_grid._empty_encoding(positions, table, *layout)
-    _run("hash_grid", *_dense(positions, table), *layout, encoded)
+    encoded = hash_grid._empty_encoding(positions, along, table, *layout)
+    _run("hash_grid", *hash_grid._dense(positions, along, table), *layout, encoded)
     return encoded
 
 
-def encode_positions_table_backward(positions: Tensor, v_encoded: Tensor, *layout: Any) -> Tensor:
+def encode_positions_table_backward(
+    positions: Tensor, along: Tensor | None, v_encoded: Tensor, scales: list[float], *layout: Any
+) -> Tensor:
     """Gradient to the table. Sums are of 64-bit integers, in any order, so that they repeat bit for bit."""
-    v_table = hash_grid._empty_table(positions, v_encoded, *layout)
+    v_table = hash_grid._empty_table(positions, along, v_encoded, scales, *layout)
     largest = v_encoded.abs().amax() if v_encoded.numel() else v_encoded.new_zeros(())
+    if along is not None and along.numel():
+        # Derivatives of all weights along an axis add up to 2 times a slope of at most 3/2 a cell.
+        largest = largest * (4 * max(scales)) * along.abs().sum(1).amax()
     sums = torch.empty(v_table.shape, dtype=torch.int64, device=v_table.device)
-    _run("hash_grid_table_backward", *_dense(positions, v_encoded, largest), *layout, sums, v_table)
+    inputs = hash_grid._dense(positions, along, v_encoded, largest)
+    _run("hash_grid_table_backward", *inputs, scales, *layout, sums, v_table)
     return v_table
 
 
-def encode_positions_backward(positions: Tensor, table: Tensor, v_encoded: Tensor, *layout: Any) -> Tensor:
+def encode_positions_backward(
+    positions: Tensor, along: Tensor | None, table: Tensor, v_encoded: Tensor, *layout: Any
+) -> Tensor:
     """Gradient to the positions."""
     v_positions = hash_grid._empty_positions(positions)
-    _run("hash_grid_positions_backward", *_dense(positions, table, v_encoded), *layout, v_positions)
+    _run("hash_grid_positions_backward", *hash_grid._dense(positions, along, table, v_encoded), *layout, v_positions)
     return v_positions
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from anchorfield.cuda_ext import _kernels
 from anchorfield.cuda_ext._checks import check
@@ -95,9 +96,6 @@ class HashGrid:
         """Numbers of the encoding of a position, levels * features."""
         return self.levels * self.features
 
-    def _numbers(self) -> tuple[list[float], list[int], list[int], bool]:
-        return self.scales, self.sides, self.offsets, self.interpolation == "smoothstep"
-
 
 def _expect(name: str, got: object, expected: str, fulfilled: bool) -> None:
     if not fulfilled:
@@ -108,24 +106,42 @@ def hash_grid(
     positions: Tensor,  # [N, layout.dimensions] in [0, 1]; outside they are clamped
     table: Tensor,  # [layout.rows, layout.features]
     layout: HashGrid,
+    levels_used: int | None = None,  # 0 to layout.levels; all where none is given
 ) -> Tensor:
     """Features of each level interpolated at the positions, [N, levels * features], level by level.
 
-    Differentiable (once) in `table` and `positions`; a clamped coordinate has no gradient, one that is not a number
-    counts as 0.
+    Levels from `levels_used` on give zeros and get no gradient, for fits from coarse to fine. Differentiable twice in
+    `table` and `positions`: linear interpolation has second derivatives along two different axes only, smoothstep all.
+    A clamped coordinate has no gradient, one that is not a number counts as 0.
     """
     check(positions=(positions, ("N", layout.dimensions)), table=(table, (layout.rows, layout.features)))
-    encoded: Tensor = _hash_grid(positions, table, *layout._numbers())
-    return encoded
+    used = layout.levels if levels_used is None else levels_used
+    _expect("levels_used", used, f"0 to {layout.levels}", 0 <= used <= layout.levels)
+    if used == 0:
+        return positions.new_zeros((positions.shape[0], layout.size))
+    numbers = (
+        layout.scales[:used],
+        layout.sides[:used],
+        layout.offsets[: used + 1],
+        layout.interpolation == "smoothstep",
+    )
+    encoded: Tensor = _hash_grid(positions, None, table[: layout.offsets[used]], *numbers)
+    return encoded if used == layout.levels else pad(encoded, (0, layout.size - encoded.shape[1]))
 
 
 # What the operations return, for torch's tracing and for those that fill it.
-def _empty_encoding(positions: Tensor, table: Tensor, scales: list[float], *_: Any) -> Tensor:
+def _empty_encoding(positions: Tensor, along: Tensor | None, table: Tensor, scales: list[float], *_: Any) -> Tensor:
     return positions.new_empty((positions.shape[0], len(scales) * table.shape[1]))
 
 
 def _empty_table(
-    positions: Tensor, v_encoded: Tensor, scales: list[float], sides: list[int], offsets: list[int], *_: Any
+    positions: Tensor,
+    along: Tensor | None,
+    v_encoded: Tensor,
+    scales: list[float],
+    sides: list[int],
+    offsets: list[int],
+    *_: Any,
 ) -> Tensor:
     return positions.new_empty((offsets[-1], v_encoded.shape[1] // len(scales)))
 
@@ -134,30 +150,47 @@ def _empty_positions(positions: Tensor, *_: Any) -> Tensor:
     return positions.new_empty(positions.shape)
 
 
+def _dense(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if t is None else t.detach().contiguous() for t in tensors]
+
+
+# With `along`, [N, dimensions], each operation gives the derivative of its result as the positions move that way: a
+# gradient to the positions passes on such derivatives, along the gradient that comes to it.
 @torch.library.custom_op("anchorfield::hash_grid", mutates_args=(), device_types="cpu")
 def _hash_grid(
-    positions: Tensor, table: Tensor, scales: list[float], sides: list[int], offsets: list[int], smooth: bool
+    positions: Tensor,
+    along: Tensor | None,
+    table: Tensor,
+    scales: list[float],
+    sides: list[int],
+    offsets: list[int],
+    smooth: bool,
 ) -> Tensor:
-    encoded = _empty_encoding(positions, table, scales)
-    inputs = [t.detach().contiguous() for t in (positions, table)]
-    _kernels.hash_grid(*inputs, scales, sides, offsets, smooth, encoded)
+    encoded = _empty_encoding(positions, along, table, scales)
+    _kernels.hash_grid(*_dense(positions, along, table), scales, sides, offsets, smooth, encoded)
     return encoded
 
 
 @torch.library.custom_op("anchorfield::hash_grid_table_backward", mutates_args=(), device_types="cpu")
 def _hash_grid_table_backward(
-    positions: Tensor, v_encoded: Tensor, scales: list[float], sides: list[int], offsets: list[int], smooth: bool
+    positions: Tensor,
+    along: Tensor | None,
+    v_encoded: Tensor,
+    scales: list[float],
+    sides: list[int],
+    offsets: list[int],
+    smooth: bool,
 ) -> Tensor:
-    v_table = _empty_table(positions, v_encoded, scales, sides, offsets)
-    inputs = [t.detach().contiguous() for t in (positions, v_encoded)]
+    v_table = _empty_table(positions, along, v_encoded, scales, sides, offsets)
+    inputs = _dense(positions, along, v_encoded)
     _kernels.hash_grid_table_backward(*inputs, scales, sides, offsets, smooth, v_table)
     return v_table
 
 
-# An operation of its own, so that it can be given an autograd formula where second derivatives are wanted.
 @torch.library.custom_op("anchorfield::hash_grid_positions_backward", mutates_args=(), device_types="cpu")
 def _hash_grid_positions_backward(
     positions: Tensor,
+    along: Tensor | None,
     table: Tensor,
     v_encoded: Tensor,
     scales: list[float],
@@ -166,28 +199,65 @@ def _hash_grid_positions_backward(
     smooth: bool,
 ) -> Tensor:
     v_positions = _empty_positions(positions)
-    inputs = [t.detach().contiguous() for t in (positions, table, v_encoded)]
+    inputs = _dense(positions, along, table, v_encoded)
     _kernels.hash_grid_positions_backward(*inputs, scales, sides, offsets, smooth, v_positions)
     return v_positions
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    positions, table, *ctx.layout = inputs
-    ctx.save_for_backward(positions, table)
+def _remember(ctx: Any, tensors: int, inputs: tuple[Any, ...]) -> None:
+    positions, along, *others = inputs[:tensors]
+    ctx.second, ctx.layout = along is not None, inputs[tensors:]
+    ctx.save_for_backward(positions, *others)
+
+
+def _saved(ctx: Any) -> tuple[Tensor, ...]:
+    if ctx.second:
+        raise RuntimeError("hash_grid: expected at most second derivatives, got third ones; detach what they come from")
+    # Kept in the graph only for further derivatives.
+    return tuple(t if torch.is_grad_enabled() else t.detach() for t in ctx.saved_tensors)
 
 
 def _backward(ctx: Any, v_encoded: Tensor) -> tuple[Tensor | None, ...]:
-    # Kept in the graph only for second derivatives, which are then refused aloud instead of left out.
-    positions, table = (t if torch.is_grad_enabled() else t.detach() for t in ctx.saved_tensors)
+    positions, table = _saved(ctx)
     v_positions = v_table = None
     if ctx.needs_input_grad[0]:
-        v_positions = _hash_grid_positions_backward(positions, table, v_encoded, *ctx.layout)
-    if ctx.needs_input_grad[1]:
-        v_table = _hash_grid_table_backward(positions, v_encoded, *ctx.layout)
-    return v_positions, v_table, None, None, None, None
+        v_positions = _hash_grid_positions_backward(positions, None, table, v_encoded, *ctx.layout)
+    if ctx.needs_input_grad[2]:
+        v_table = _hash_grid_table_backward(positions, None, v_encoded, *ctx.layout)
+    return v_positions, None, v_table, None, None, None, None
+
+
+# The gradient to the table is linear in that to the encoding, as the encoding is in the table.
+def _table_backward_backward(ctx: Any, v_v_table: Tensor) -> tuple[Tensor | None, ...]:
+    positions, v_encoded = _saved(ctx)
+    v_positions = v_v_encoded = None
+    if ctx.needs_input_grad[0]:
+        v_positions = _hash_grid_positions_backward(positions, None, v_v_table, v_encoded, *ctx.layout)
+    if ctx.needs_input_grad[2]:
+        v_v_encoded = _hash_grid(positions, None, v_v_table, *ctx.layout)
+    return v_positions, None, v_v_encoded, None, None, None, None
+
+
+def _positions_backward_backward(ctx: Any, v_v_positions: Tensor) -> tuple[Tensor | None, ...]:
+    positions, table, v_encoded = _saved(ctx)
+    v_positions = v_table = v_v_encoded = None
+    if ctx.needs_input_grad[0]:
+        v_positions = _hash_grid_positions_backward(positions, v_v_positions, table, v_encoded, *ctx.layout)
+    if ctx.needs_input_grad[2]:
+        v_table = _hash_grid_table_backward(positions, v_v_positions, v_encoded, *ctx.layout)
+    if ctx.needs_input_grad[3]:
+        v_v_encoded = _hash_grid(positions, v_v_positions, table, *ctx.layout)
+    return v_positions, None, v_table, v_v_encoded, None, None, None, None
 
 
 _hash_grid.register_fake(_empty_encoding)
 _hash_grid_table_backward.register_fake(_empty_table)
 _hash_grid_positions_backward.register_fake(_empty_positions)
-_hash_grid.register_autograd(_backward, setup_context=_setup)
+for _operation, _tensors, _formula in (
+    (_hash_grid, 3, _backward),
+    (_hash_grid_table_backward, 3, _table_backward_backward),
+    (_hash_grid_positions_backward, 4, _positions_backward_backward),
+):
+    _operation.register_autograd(
+        _formula, setup_context=lambda ctx, inputs, output, n=_tensors: _remember(ctx, n, inputs)
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -183,10 +183,58 @@ def test_instruction_sets_agree() -> None:
         torch.testing.assert_close(result, results[0], rtol=0, atol=atol)
 
 
-def test_second_derivatives_are_refused() -> None:
+@pytest.mark.parametrize("interpolation", ["linear", "smoothstep"])
+@pytest.mark.parametrize("dimensions", [2, 3, 4])
+def test_gradients_of_gradients(dimensions: int, interpolation: Literal["linear", "smoothstep"]) -> None:
+    """To positions, table and the gradient that comes in, by finite differences; also of the gradient to the table."""
+    layout = HashGrid(2, 2, 4, 2, 1.4, interpolation, dimensions)
+    positions = uniform(generator(5), 0.3, 0.4, 2, dimensions).double().requires_grad_()
+    table = table_of(layout).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x, t: hash_grid(x, t, layout), (positions, table))
+
+
+def test_linear_interpolation_bends_along_no_axis() -> None:
+    """Second derivatives along one axis vanish, those along two do not; smoothstep has both."""
+    for interpolation, bends in (("linear", False), ("smoothstep", True)):
+        layout = HashGrid(1, 1, 12, 5, 1.0, cast("Any", interpolation))
+        position = torch.tensor([0.31, 0.47, 0.36], dtype=torch.float64)
+        table = table_of(layout)
+        hessian = torch.autograd.functional.hessian(
+            lambda x, t=table, at=layout: hash_grid(x[None], t, at).sum(), position
+        )
+        assert isinstance(hessian, Tensor)
+        assert bool((hessian.diagonal() != 0).all()) is bends
+        assert bool((hessian[~torch.eye(3, dtype=torch.bool)] != 0).all())
+
+
+def test_third_derivatives_are_refused_with_words() -> None:
     layout = GRIDS["small"]
     positions = torch.full((1, 3), 0.3, requires_grad=True)
-    table = table_of(layout, torch.float32).requires_grad_()
+    table = table_of(layout, torch.float32)
     (slope,) = torch.autograd.grad(hash_grid(positions, table, layout).sum(), positions, create_graph=True)
-    with pytest.raises(RuntimeError, match="no autograd formula"):
-        slope.sum().backward()
+    (bend,) = torch.autograd.grad(slope.square().sum(), positions, create_graph=True)
+    with pytest.raises(RuntimeError, match="at most second derivatives, got third"):
+        bend.sum().backward()
+
+
+# ------------------------------------------------------------------------------------------------------ coarse to fine
+@pytest.mark.parametrize("used", [0, 1, 4, 6])
+def test_levels_beyond_those_used_are_zero_and_learn_nothing(used: int) -> None:
+    layout = GRIDS["3D"]
+    positions = uniform(generator(6), 0, 1, 50, 3).requires_grad_()
+    table = table_of(layout).requires_grad_()
+    width, rows = used * layout.features, layout.offsets[used]
+    everything, some = hash_grid(positions, table, layout), hash_grid(positions, table, layout, levels_used=used)
+    assert torch.equal(some[:, :width], everything[:, :width])
+    assert torch.equal(some[:, width:], torch.zeros(50, layout.size - width, dtype=torch.float64))
+    if used:
+        (v_table,) = torch.autograd.grad(some.square().sum(), table)
+        assert bool((v_table[:rows] != 0).any())
+        assert not bool((v_table[rows:] != 0).any())
+
+
+@pytest.mark.parametrize("used", [-1, 3])
+def test_levels_that_are_not_there_are_refused_with_words(used: int) -> None:
+    layout = GRIDS["small"]
+    with pytest.raises(ValueError, match=f"levels_used: expected 0 to 2, got {used}"):
+        hash_grid(torch.rand(1, 3), table_of(layout, torch.float32), layout, levels_used=used)

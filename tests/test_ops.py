@@ -436,6 +436,29 @@ HASH_GRID = Op(
 )
 
 
+def slopes_with(encode: Callable[..., Tensor]) -> Callable[..., Outputs]:
+    """Gradients to the positions of a function of the encoding, whose own gradients are second derivatives."""
+
+    def slopes(positions: Tensor, table: Tensor, layout: hash_grid.HashGrid) -> Outputs:
+        if positions.is_floating_point() and not positions.requires_grad:
+            positions = positions.detach().requires_grad_()
+        encoded = encode(positions, table, layout)
+        (slope,) = torch.autograd.grad(encoded.square().sum(), positions, create_graph=True)
+        return {"slope": slope}
+
+    return slopes
+
+
+HASH_GRID_SLOPES = dataclasses.replace(
+    HASH_GRID,
+    kernel=slopes_with(hash_grid.hash_grid),
+    plain=slopes_with(plain_hash_grid.hash_grid),
+    cases=("3D", "3D, smoothstep", "2D, outside", "4D, smoothstep", "2D wide, smoothstep"),
+    count=100,
+    draws=3,
+)
+
+
 # ------------------------------------------------------------------------------------------------------ neighbours
 def draw_aggregate_neighbours(case: str, seed: int, count: int) -> Inputs:
     """`case` is the number of neighbours and of channels."""
@@ -637,6 +660,7 @@ OPS = {
     "perturb_means": PERTURB_MEANS,
     "mean_activations": MEAN_ACTIVATIONS,
     "hash_grid": HASH_GRID,
+    "hash_grid_slopes": HASH_GRID_SLOPES,
     "aggregate_neighbours": AGGREGATE_NEIGHBOURS,
     "composite_rays": COMPOSITE_RAYS,
     "distortion": DISTORTION,

@@ -354,29 +354,32 @@ template <class S> void bind(nb::module_& m) {
         Release());
     m.def(
         "hash_grid",
-        [](In<S> positions, In<S> table, std::vector<double> scales, std::vector<int64_t> sides,
-           std::vector<int64_t> offsets, bool smooth, Out<S> out) {
+        [](In<S> positions, std::optional<In<S>> along, In<S> table, std::vector<double> scales,
+           std::vector<int64_t> sides, std::vector<int64_t> offsets, bool smooth, Out<S> out) {
             kernels<S>().hash_grid(
                 hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets, smooth),
-                positions.data(), table.data(), int64_t(positions.shape(0)), out.data());
+                positions.data(), along ? along->data() : nullptr, table.data(), int64_t(positions.shape(0)),
+                out.data());
         },
         Release());
     m.def(
         "hash_grid_table_backward",
-        [](In<S> positions, In<S> v_out, std::vector<double> scales, std::vector<int64_t> sides,
-           std::vector<int64_t> offsets, bool smooth, Out<S> v_table) {
+        [](In<S> positions, std::optional<In<S>> along, In<S> v_out, std::vector<double> scales,
+           std::vector<int64_t> sides, std::vector<int64_t> offsets, bool smooth, Out<S> v_table) {
             kernels<S>().hash_grid_table_backward(
                 hash_grid_of<S>(int(positions.shape(1)), int(v_table.shape(1)), scales, sides, offsets, smooth),
-                positions.data(), v_out.data(), int64_t(positions.shape(0)), v_table.data());
+                positions.data(), along ? along->data() : nullptr, v_out.data(), int64_t(positions.shape(0)),
+                v_table.data());
         },
         Release());
     m.def(
         "hash_grid_positions_backward",
-        [](In<S> positions, In<S> table, In<S> v_out, std::vector<double> scales, std::vector<int64_t> sides,
-           std::vector<int64_t> offsets, bool smooth, Out<S> v_positions) {
+        [](In<S> positions, std::optional<In<S>> along, In<S> table, In<S> v_out, std::vector<double> scales,
+           std::vector<int64_t> sides, std::vector<int64_t> offsets, bool smooth, Out<S> v_positions) {
             kernels<S>().hash_grid_positions_backward(
                 hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets, smooth),
-                positions.data(), table.data(), v_out.data(), int64_t(positions.shape(0)), v_positions.data());
+                positions.data(), along ? along->data() : nullptr, table.data(), v_out.data(),
+                int64_t(positions.shape(0)), v_positions.data());
         },
         Release());
     m.def(

@@ -320,31 +320,34 @@ using Counts = std::vector<int64_t>;
 void bind_hash_grid(nb::module_& m) {
     m.def(
         "hash_grid",
-        [](In positions, In table, Numbers scales, Counts sides, Counts offsets, bool smooth, Out out,
-           uintptr_t stream) {
+        [](In positions, std::optional<In> along, In table, Numbers scales, Counts sides, Counts offsets, bool smooth,
+           Out out, uintptr_t stream) {
             const int dimensions = int(positions.shape(1)), features = int(table.shape(1));
             cuda::hash_grid(hash_grid_of<float>(dimensions, features, scales, sides, offsets, smooth), positions.data(),
-                            table.data(), int64_t(positions.shape(0)), out.data(), stream_of(stream));
+                            along ? along->data() : nullptr, table.data(), int64_t(positions.shape(0)), out.data(),
+                            stream_of(stream));
         },
         Release());
     m.def(
         "hash_grid_table_backward",
-        [](In positions, In v_out, In largest, Numbers scales, Counts sides, Counts offsets, bool smooth,
-           Write<int64_t> sums, Out v_table, uintptr_t stream) {
+        [](In positions, std::optional<In> along, In v_out, In largest, Numbers scales, Counts sides, Counts offsets,
+           bool smooth, Write<int64_t> sums, Out v_table, uintptr_t stream) {
             const int dimensions = int(positions.shape(1)), features = int(v_table.shape(1));
             cuda::hash_grid_table_backward(hash_grid_of<float>(dimensions, features, scales, sides, offsets, smooth),
-                                           positions.data(), v_out.data(), int64_t(positions.shape(0)), largest.data(),
-                                           int64_t(v_table.size()), sums.data(), v_table.data(), stream_of(stream));
+                                           positions.data(), along ? along->data() : nullptr, v_out.data(),
+                                           int64_t(positions.shape(0)), largest.data(), int64_t(v_table.size()),
+                                           sums.data(), v_table.data(), stream_of(stream));
         },
         Release());
     m.def(
         "hash_grid_positions_backward",
-        [](In positions, In table, In v_out, Numbers scales, Counts sides, Counts offsets, bool smooth, Out v_positions,
-           uintptr_t stream) {
+        [](In positions, std::optional<In> along, In table, In v_out, Numbers scales, Counts sides, Counts offsets,
+           bool smooth, Out v_positions, uintptr_t stream) {
             const int dimensions = int(positions.shape(1)), features = int(table.shape(1));
             cuda::hash_grid_positions_backward(
                 hash_grid_of<float>(dimensions, features, scales, sides, offsets, smooth), positions.data(),
-                table.data(), v_out.data(), int64_t(positions.shape(0)), v_positions.data(), stream_of(stream));
+                along ? along->data() : nullptr, table.data(), v_out.data(), int64_t(positions.shape(0)),
+                v_positions.data(), stream_of(stream));
         },
         Release());
 }

@@ -2,6 +2,7 @@
 // corners have, and how they are weighted.
 #pragma once
 
+#include "common/dual.h"
 #include "common/math.h"
 
 #include <cstdint>
@@ -40,6 +41,7 @@ HashGrid<S> hash_grid_of(int dimensions, int features, const std::vector<double>
 
 // The position inside the grid; what is not a number becomes 0.
 template <class T> AF_HD T clamped(T x) { return min(max(x, T(0)), T(1)); }
+template <class T> AF_HD bool inside(T x) { return x >= 0 && x <= 1; }
 // In cells; the half cell staggers the levels, so that their borders do not coincide.
 template <class T> AF_HD T in_cells(T scale, T x) { return fma(scale, x, T(0.5)); }
 

@@ -103,10 +103,12 @@ template <class S> struct Kernels {
     void (*colours_of_pixels)(const uint8_t* pixels, int width, int height, int channels, int factor,
                               const S* background, S* colours);
     double (*fma_rate)(int64_t rounds);
-    void (*hash_grid)(const HashGrid<S>&, const S* positions, const S* table, int64_t count, S* out);
-    void (*hash_grid_table_backward)(const HashGrid<S>&, const S* positions, const S* v_out, int64_t count, S* v_table);
-    void (*hash_grid_positions_backward)(const HashGrid<S>&, const S* positions, const S* table, const S* v_out,
-                                         int64_t count, S* v_positions);
+    // With `along` [N,D], the derivative of each result as the positions move that way; null for the result itself.
+    void (*hash_grid)(const HashGrid<S>&, const S* positions, const S* along, const S* table, int64_t count, S* out);
+    void (*hash_grid_table_backward)(const HashGrid<S>&, const S* positions, const S* along, const S* v_out,
+                                     int64_t count, S* v_table);
+    void (*hash_grid_positions_backward)(const HashGrid<S>&, const S* positions, const S* along, const S* table,
+                                         const S* v_out, int64_t count, S* v_positions);
     // `edges` [N,D] is what forward leaves for backward: the edge whose difference each message is.
     void (*aggregate_neighbours)(const GraphArrays<S>&, const S* features, S* out, int32_t* edges);
     void (*aggregate_neighbours_backward)(const GraphArrays<S>&, const int32_t* edges, const S* v_out, S* v_features);

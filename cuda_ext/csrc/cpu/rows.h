@@ -1,6 +1,7 @@
 // Rows of few numbers as packs of columns, a lane for each row, and back.
 #pragma once
 
+#include "cpu/integers.h"
 #include "cpu/simd.h"
 
 namespace anchorfield::AF_ISA {
@@ -153,5 +154,45 @@ template <class S> void store_columns(const Pack<S>* column, int columns, S* con
         for (int i = 0; i < W; ++i) row[i][k] = lane[i];
     }
 }
+
+// Rows of N numbers of a table as packs of columns, a lane for each row.
+template <int N, class S> AF_HD void gather_rows(const S* table, Integers<S> rows, Pack<S>* column) {
+    constexpr int W = Pack<S>::width;
+    uint32_t row[W];
+    std::memcpy(row, &rows, sizeof(row));
+    if constexpr (N % 4 == 0) {
+        const S* places[W];
+        for (int i = 0; i < W; ++i) places[i] = table + int64_t(row[i]) * N;
+        load_columns(places, N, column);
+    } else {
+        for (int k = 0; k < N; ++k) {
+            S lane[W];
+            for (int i = 0; i < W; ++i) lane[i] = table[int64_t(row[i]) * N + k];
+            column[k] = Pack<S>::load(lane);
+        }
+    }
+}
+#if defined(AF_X86_v3)
+template <> AF_HD void gather_rows<2, float>(const float* table, Integers<float> rows, F* column) {
+    alignas(32) uint32_t row[8];
+    std::memcpy(row, &rows, sizeof(row));
+    auto place = [&](int i) { return reinterpret_cast<const double*>(table + 2 * int64_t(row[i])); };
+    auto pair = [&](int i) { return _mm_loadh_pd(_mm_load_sd(place(i)), place(i + 1)); };
+    auto quad = [&](int i) {
+        return _mm256_castpd_ps(_mm256_insertf128_pd(_mm256_castpd128_pd256(pair(i)), pair(i + 4), 1));
+    };
+    const __m256 a = quad(0), b = quad(2);
+    column[0] = F(_mm256_shuffle_ps(a, b, 0x88)), column[1] = F(_mm256_shuffle_ps(a, b, 0xdd));
+}
+#elif defined(AF_X86_v4)
+template <> AF_HD void gather_rows<2, float>(const float* table, Integers<float> rows, F* column) {
+    auto eight = [&](__m256i row) { return _mm512_castpd_ps(_mm512_i32gather_pd(row, table, 8)); };
+    const __m512 a = eight(_mm512_castsi512_si256(__m512i(rows)));
+    const __m512 b = eight(_mm512_extracti64x4_epi64(__m512i(rows), 1));
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    column[0] = F(_mm512_permutex2var_ps(a, even, b));
+    column[1] = F(_mm512_permutex2var_ps(a, _mm512_or_si512(even, _mm512_set1_epi32(1)), b));
+}
+#endif
 
 } // namespace anchorfield::AF_ISA

@@ -9,19 +9,27 @@
 namespace anchorfield::cuda {
 namespace {
 
-// Rows of the corners in the whole table, and where the position lies between them.
-template <int D> struct Corners {
+// How fast a fraction grows as the position moves.
+__device__ void set_slope(float&, float) {}
+__device__ void set_slope(Dual<float>& fraction, float slope) { fraction.slope = slope; }
+
+// Rows of the corners in the whole table, and where sample i lies between them. `Number` is float, or a dual number for
+// derivatives, along nothing where the position is clamped.
+template <int D, class Number> struct Corners {
     uint32_t row[1 << D];
-    float fraction[D], blends[D];
+    Number fraction[D], blends[D];
 };
 
-template <int D> __device__ Corners<D> corners_of(const GridLevel<float>& level, bool smooth, const float* position) {
-    Corners<D> corners;
+template <int D, class Number>
+__device__ Corners<D, Number> corners_of(const GridLevel<float>& level, bool smooth, const float* positions,
+                                         const float* along, int64_t i) {
+    Corners<D, Number> corners;
     uint32_t cell[D], terms[D][2];
     for (int k = 0; k < D; ++k) {
-        const float at = in_cells(level.scale, clamped(position[k]));
+        const float x = positions[D * i + k], at = in_cells(level.scale, clamped(x));
         cell[k] = uint32_t(at);
         corners.fraction[k] = at - float(cell[k]);
+        if (along) set_slope(corners.fraction[k], inside(x) ? level.scale * along[D * i + k] : 0);
         corners.blends[k] = blend(smooth, corners.fraction[k]);
     }
     if (level.side) vertex_terms<D, false>(level.side, cell, terms);
@@ -32,18 +40,19 @@ template <int D> __device__ Corners<D> corners_of(const GridLevel<float>& level,
     return corners;
 }
 
-template <int D>
-__global__ void hash_grid_kernel(HashGrid<float> grid, const float* positions, const float* table, int64_t count,
-                                 float* out) {
+template <int D, class Number>
+__global__ void hash_grid_kernel(HashGrid<float> grid, const float* positions, const float* along, const float* table,
+                                 int64_t count, float* out) {
     if (thread_index() >= count * grid.levels) return;
     const int64_t i = thread_index() % count;
     const int l = int(thread_index() / count);
-    const Corners<D> corners = corners_of<D>(grid.level[l], grid.smooth, positions + D * i);
-    float weights[1 << D], sum[kMaxGridFeatures] = {};
+    const auto corners = corners_of<D, Number>(grid.level[l], grid.smooth, positions, along, i);
+    Number weights[1 << D];
+    float sum[kMaxGridFeatures] = {};
     corner_weights<D>(corners.blends, weights);
     for (int c = 0; c < 1 << D; ++c)
         for (int f = 0; f < grid.features; ++f)
-            sum[f] = fma(weights[c], table[int64_t(corners.row[c]) * grid.features + f], sum[f]);
+            sum[f] = fma(asked(weights[c]), table[int64_t(corners.row[c]) * grid.features + f], sum[f]);
     for (int f = 0; f < grid.features; ++f) out[i * grid.width() + l * grid.features + f] = sum[f];
 }
 
@@ -56,20 +65,20 @@ __device__ int unit_exponent(float largest, int64_t count) {
     return exponent + room - 62;
 }
 
-template <int D>
-__global__ void add_to_sums_kernel(HashGrid<float> grid, const float* positions, const float* v_out, int64_t count,
-                                   const float* largest, unsigned long long* sums) {
+template <int D, class Number>
+__global__ void add_to_sums_kernel(HashGrid<float> grid, const float* positions, const float* along, const float* v_out,
+                                   int64_t count, const float* largest, unsigned long long* sums) {
     if (thread_index() >= count * grid.levels || !std::isfinite(*largest)) return;
     const int64_t i = thread_index() % count;
     const int l = int(thread_index() / count);
-    const Corners<D> corners = corners_of<D>(grid.level[l], grid.smooth, positions + D * i);
+    const auto corners = corners_of<D, Number>(grid.level[l], grid.smooth, positions, along, i);
     const double units = ldexp(1.0, -unit_exponent(*largest, count));
     const float* v = v_out + i * grid.width() + l * grid.features;
-    float weights[1 << D];
+    Number weights[1 << D];
     corner_weights<D>(corners.blends, weights);
     for (int c = 0; c < 1 << D; ++c)
         for (int f = 0; f < grid.features; ++f) {
-            const long long part = llrint(double(weights[c]) * double(v[f]) * units);
+            const long long part = llrint(double(asked(weights[c])) * double(v[f]) * units);
             atomicAdd(sums + int64_t(corners.row[c]) * grid.features + f, static_cast<unsigned long long>(part));
         }
 }
@@ -83,26 +92,31 @@ __global__ void sums_to_gradient_kernel(const unsigned long long* sums, int64_t 
     else v_table[i] = float(ldexp(double(static_cast<long long>(sums[i])), unit_exponent(*largest, count)));
 }
 
-template <int D>
-__global__ void hash_grid_positions_kernel(HashGrid<float> grid, const float* positions, const float* table,
-                                           const float* v_out, int64_t count, float* v_positions) {
+template <int D, class Number>
+__global__ void hash_grid_positions_kernel(HashGrid<float> grid, const float* positions, const float* along,
+                                           const float* table, const float* v_out, int64_t count, float* v_positions) {
     const int64_t i = thread_index();
     if (i >= count) return;
     float total[D] = {};
     for (int l = 0; l < grid.levels; ++l) {
-        const Corners<D> corners = corners_of<D>(grid.level[l], grid.smooth, positions + D * i);
+        const auto corners = corners_of<D, Number>(grid.level[l], grid.smooth, positions, along, i);
         const float* v = v_out + i * grid.width() + l * grid.features;
-        float values[1 << D] = {};
-        for (int c = 0; c < 1 << D; ++c)
+        Number values[1 << D];
+        for (int c = 0; c < 1 << D; ++c) {
+            float value = 0;
             for (int f = 0; f < grid.features; ++f)
-                values[c] = fma(v[f], table[int64_t(corners.row[c]) * grid.features + f], values[c]);
-        for (int k = 0; k < D; ++k)
-            total[k] += grid.level[l].scale * blend_slope(grid.smooth, corners.fraction[k]) *
-                        corner_slope<D>(corners.blends, values, k);
+                value = fma(v[f], table[int64_t(corners.row[c]) * grid.features + f], value);
+            values[c] = value;
+        }
+        for (int k = 0; k < D; ++k) {
+            const Number slope =
+                blend_slope(grid.smooth, corners.fraction[k]) * corner_slope<D>(corners.blends, values, k);
+            total[k] = fma(grid.level[l].scale, asked(slope), total[k]);
+        }
     }
     for (int k = 0; k < D; ++k) {
         const float x = positions[D * i + k];
-        v_positions[D * i + k] = x >= 0 && x <= 1 ? total[k] : 0;
+        v_positions[D * i + k] = inside(x) ? total[k] : 0;
     }
 }
 
@@ -111,29 +125,41 @@ template <class Kernel> Kernel of_shape(const HashGrid<float>& grid, Kernel two,
     return grid.dimensions == 2 ? two : grid.dimensions == 3 ? three : four;
 }
 
-} // namespace
-
-void hash_grid(const HashGrid<float>& grid, const float* positions, const float* table, int64_t count, float* out,
-               cudaStream_t stream) {
-    const auto kernel = of_shape(grid, &hash_grid_kernel<2>, &hash_grid_kernel<3>, &hash_grid_kernel<4>);
-    launch_each(kernel, count * grid.levels, stream, grid, positions, table, count, out);
+template <class Number> auto encoding_of(const HashGrid<float>& grid) {
+    return of_shape(grid, &hash_grid_kernel<2, Number>, &hash_grid_kernel<3, Number>, &hash_grid_kernel<4, Number>);
+}
+template <class Number> auto adding_of(const HashGrid<float>& grid) {
+    return of_shape(grid, &add_to_sums_kernel<2, Number>, &add_to_sums_kernel<3, Number>,
+                    &add_to_sums_kernel<4, Number>);
+}
+template <class Number> auto slopes_of(const HashGrid<float>& grid) {
+    return of_shape(grid, &hash_grid_positions_kernel<2, Number>, &hash_grid_positions_kernel<3, Number>,
+                    &hash_grid_positions_kernel<4, Number>);
 }
 
-void hash_grid_table_backward(const HashGrid<float>& grid, const float* positions, const float* v_out, int64_t count,
-                              const float* largest, int64_t numbers, int64_t* sums, float* v_table,
-                              cudaStream_t stream) {
+} // namespace
+
+void hash_grid(const HashGrid<float>& grid, const float* positions, const float* along, const float* table,
+               int64_t count, float* out, cudaStream_t stream) {
+    const auto kernel = along ? encoding_of<Dual<float>>(grid) : encoding_of<float>(grid);
+    launch_each(kernel, count * grid.levels, stream, grid, positions, along, table, count, out);
+}
+
+void hash_grid_table_backward(const HashGrid<float>& grid, const float* positions, const float* along,
+                              const float* v_out, int64_t count, const float* largest, int64_t numbers, int64_t* sums,
+                              float* v_table, cudaStream_t stream) {
     auto* places = reinterpret_cast<unsigned long long*>(sums);
     check(cudaMemsetAsync(sums, 0, size_t(numbers) * sizeof(int64_t), stream));
-    const auto kernel = of_shape(grid, &add_to_sums_kernel<2>, &add_to_sums_kernel<3>, &add_to_sums_kernel<4>);
-    launch_each(kernel, count * grid.levels, stream, grid, positions, v_out, count, largest, places);
+    const auto kernel = along ? adding_of<Dual<float>>(grid) : adding_of<float>(grid);
+    launch_each(kernel, count * grid.levels, stream, grid, positions, along, v_out, count, largest, places);
     launch_each(sums_to_gradient_kernel, numbers, stream, places, numbers, largest, count, v_table);
 }
 
-void hash_grid_positions_backward(const HashGrid<float>& grid, const float* positions, const float* table,
-                                  const float* v_out, int64_t count, float* v_positions, cudaStream_t stream) {
-    const auto kernel =
-        of_shape(grid, &hash_grid_positions_kernel<2>, &hash_grid_positions_kernel<3>, &hash_grid_positions_kernel<4>);
-    launch_each(kernel, count, stream, grid, positions, table, v_out, count, v_positions);
+void hash_grid_positions_backward(const HashGrid<float>& grid, const float* positions, const float* along,
+                                  const float* table, const float* v_out, int64_t count, float* v_positions,
+                                  cudaStream_t stream) {
+    const auto kernel = along ? slopes_of<Dual<float>>(grid) : slopes_of<float>(grid);
+    launch_each(kernel, count, stream, grid, positions, along, table, v_out, count, v_positions);
 }
 
 } // namespace anchorfield::cuda

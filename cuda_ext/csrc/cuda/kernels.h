@@ -152,15 +152,17 @@ void perturb_means(float* means, const float* quats, const float* log_scales, co
 void copy_numbers(const float* from, float* to, int64_t count, cudaStream_t stream);
 void multiply_add(float* sink, int64_t threads, int rounds, cudaStream_t stream);
 
-void hash_grid(const HashGrid<float>& grid, const float* positions, const float* table, int64_t count, float* out,
-               cudaStream_t stream);
+// With `along` [N,D], the derivative of each result as the positions move that way; null for the result itself.
+void hash_grid(const HashGrid<float>& grid, const float* positions, const float* along, const float* table,
+               int64_t count, float* out, cudaStream_t stream);
 // Additions are atomic, but of whole numbers, so that the result does not depend on their order: v_table is exact to
-// count 2^-62 times `largest` [1], the largest absolute number of v_out. `sums` [numbers] is scratch.
-void hash_grid_table_backward(const HashGrid<float>& grid, const float* positions, const float* v_out, int64_t count,
-                              const float* largest, int64_t numbers, int64_t* sums, float* v_table,
-                              cudaStream_t stream);
-void hash_grid_positions_backward(const HashGrid<float>& grid, const float* positions, const float* table,
-                                  const float* v_out, int64_t count, float* v_positions, cudaStream_t stream);
+// count 2^-62 times `largest` [1], the most that a sample adds to a number. `sums` [numbers] is scratch.
+void hash_grid_table_backward(const HashGrid<float>& grid, const float* positions, const float* along,
+                              const float* v_out, int64_t count, const float* largest, int64_t numbers, int64_t* sums,
+                              float* v_table, cudaStream_t stream);
+void hash_grid_positions_backward(const HashGrid<float>& grid, const float* positions, const float* along,
+                                  const float* table, const float* v_out, int64_t count, float* v_positions,
+                                  cudaStream_t stream);
 
 // `edges` [N,D] is left for backward; `messages` and `v_messages` [N,D] are scratch.
 void aggregate_neighbours(const GraphArrays<float>& in, const float* features, float* out, int32_t* edges,
