@@ -21,20 +21,20 @@ from anchorfield.methods._method import Fit, State, check_ranges
 from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.encodings import HashEncoding
 from anchorfield.renderer.fields import RadianceField
-from anchorfield.renderer.occupancy import Space
+from anchorfield.renderer.occupancy import Space, is_due
 from anchorfield.renderer.raymarching import trace
 from anchorfield.scenes.scene import Scene
 
-EVERY = 16  # steps between two looks at what is occupied
+LOOKS = 2  # cells that are asked in an update of what is occupied, for every sample of a step
 HUBER = 0.1  # difference of colours from which on the loss is linear
 LEAST_RAYS, MOST_RAYS = 8 * VIEWS, 2**18
-LEAST_SAMPLES, MOST_SAMPLES = 2**14, 2**17  # of a step, unless told otherwise
+LEAST_SAMPLES, MOST_SAMPLES = 2**15, 2**17  # of a step, unless told otherwise
 LAST_RATE = 0.03  # of the learning rate, at the end
 FALLING = 0.4  # of the budget, after which rates fall
 COARSE = ((4, 0.05), (2, 0.2))  # by how much steps are longer until a share of the budget is spent
 CULLED = 0.1  # of the budget, after which samples behind opaque ones are left out
 CONE = 1 / 128  # length of a step over its distance, where there are cascades
-WARM_UP = 50  # steps in which rates rise
+WARM_UP = 10  # steps in which rates rise
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class InstantNgp:
     width: int = 64
     """Units of the hidden layers: 16, 32, 64 or 128."""
     samples: int = 0
-    """Samples of a step, about; 0: two for each pixel of a photograph, 16,384 to 131,072."""
+    """Samples of a step, about; 0: two for each pixel of a photograph, 32,768 to 131,072."""
     steps: int = 512
     """Samples along the diagonal of the unit cube where all of it is occupied, 64 to 4096."""
     voxels: int = 0
@@ -112,8 +112,8 @@ class InstantNgp:
         """Steps for ever from a fit that is ready."""
         region, fixed, samples = model.region, torch.tensor(scene.background), self._samples(scene)
         while True:
-            if fit.step % EVERY == 0:
-                model.grid.update(model.field.density, fit.step, fit.random)
+            if is_due(fit.step):
+                model.grid.update(model.field.density, LOOKS * samples, fit.random)
             fit.optimiser.rates = dict.fromkeys(fit.optimiser.parameters, self._rate(fit))
             batch = draw(scene, int(fit.memory["rays"]), region, fit.random)
             count = len(batch.rays)

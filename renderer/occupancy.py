@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from anchorfield.cuda_ext.marching import OccupancyLayout
 from anchorfield.renderer.cameras import Camera
 
-WARM_UP = 256  # steps in which every cell is looked at
 DECAY = 0.95  # of a cell from one update to the next
 THRESHOLD = 0.01  # optical thickness of a smallest step from which a cell is occupied, at most
-UNSEEN = -1.0
+UNSEEN, UNKNOWN = -1.0, torch.inf
 POINTS_AT_ONCE = 1 << 18  # that the field is asked about
 
 Density = Callable[[Tensor], Tensor]
@@ -46,42 +45,43 @@ class Space:
 class OccupancyGrid(nn.Module):
     """The optical thickness of a smallest step in every cell, and the bits that rays march by.
 
-    Before its first update everything is occupied. Without gradients; its two buffers are all that an update changes.
+    A cell is occupied until it was asked for the first time. Without gradients; the two buffers are all that changes.
     """
 
-    density: Tensor  # [cascades, cells]; negative: out for ever
+    density: Tensor  # [cascades, cells]; negative: out for ever, infinite: not asked yet
     bits: Tensor  # [cascades, cells / 8] uint8
 
     def __init__(self, layout: OccupancyLayout, device: torch.device | str = "cpu"):
         super().__init__()
         self.layout = layout
-        self.register_buffer("density", torch.zeros(layout.cascades, layout.cells, device=device))
+        self.register_buffer("density", torch.full((layout.cascades, layout.cells), UNKNOWN, device=device))
         bits = torch.full((layout.cascades, layout.cells // 8), 255, dtype=torch.uint8, device=device)
         self.register_buffer("bits", bits)
 
     @property
     def threshold(self) -> float:
-        """Cells above it are occupied: the mean of the unit cube's cells, at most 0.01."""
-        return min(THRESHOLD, float(self.density[0].clamp_min(0).mean()))
+        """Cells above it are occupied: the mean of what is known of the unit cube's cells, at most 0.01."""
+        known = self.density[0][self.density[0].isfinite()]
+        return min(THRESHOLD, float(known.clamp_min(0).mean())) if len(known) else THRESHOLD
 
     @torch.no_grad()
-    def update(self, density_fn: Density, step: int, random: torch.Generator) -> bool:
-        """Ask the field at one random point in each of the cells whose turn it is; False where this step has no update.
+    def update(self, density_fn: Density, most: int, random: torch.Generator) -> None:
+        """Ask the field at one random point in each of at most `most` cells; see `is_due` for when.
 
-        Updates are due every step at first, every 16 steps from step 256 on. Until then all cells are asked; later a
-        quarter of them at random, and of the occupied ones all, or as many as a quarter of all cells.
+        All cells where `most` suffices; else half as many at random, and half as many of the occupied ones, which all
+        are that were never asked. The published rule is a quarter of all cells each, and all of them at first.
         """
-        if not is_due(step):
-            return False
-        asked = self._asked(step, random)
-        cells, values = asked[self.density.view(-1).index_select(0, asked) >= 0], []
+        asked = self._asked(most, random)
+        cells, values = asked[self.density.view(-1)[asked] >= 0], []
         for some in cells.split(POINTS_AT_ONCE):
             values.append(density_fn(self._points(some, random)).reshape(-1).float())
         found = torch.cat(values) * self.layout.smallest_step if values else self.density.new_zeros(0)
-        self.density *= torch.where(self.density < 0, 1.0, DECAY)
-        self.density.view(-1).scatter_reduce_(0, cells, found.nan_to_num().clamp_min(0), "amax")
+        density = torch.where(self.density < 0, self.density, self.density * DECAY)
+        flat = density.view(-1)
+        flat[cells] = torch.where(flat[cells] == UNKNOWN, 0, flat[cells])
+        flat.scatter_reduce_(0, cells, found.nan_to_num().clamp_min(0), "amax")
+        self.density = density
         self._set_bits()
-        return True
 
     @torch.no_grad()
     def mark_unseen(self, cameras: Sequence[Camera], space: Space, least: int = 2) -> None:
@@ -92,15 +92,15 @@ class OccupancyGrid(nn.Module):
             self.density[cascade].masked_fill_(seen < least, UNSEEN)
         self.bits &= packed(self.density >= 0)
 
-    def _asked(self, step: int, random: torch.Generator) -> Tensor:
+    def _asked(self, most: int, random: torch.Generator) -> Tensor:
         """Numbers of the cells whose turn it is, counted through all cascades; some may come twice."""
         device, count = self.density.device, self.density.numel()
-        if step < WARM_UP:
+        if count <= most:
             return torch.arange(count, device=device)
-        anywhere = _integers(count, count // 4, random).to(device)
+        anywhere = _integers(count, most // 2, random).to(device)
         occupied = (self.density.view(-1) > self.threshold).nonzero()[:, 0]
-        if len(occupied) > count // 4:
-            occupied = occupied[_integers(len(occupied), count // 4, random).to(device)]
+        if len(occupied) > most // 2:
+            occupied = occupied[_integers(len(occupied), most // 2, random).to(device)]
         return torch.cat([anywhere, occupied])
 
     def _points(self, cells: Tensor, random: torch.Generator) -> Tensor:

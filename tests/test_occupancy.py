@@ -16,6 +16,7 @@ from reference import marching as plain
 from reference.made_scenes import generator, pose, uniform
 
 SMALL, NESTED = OccupancyLayout(16), OccupancyLayout(8, 3)
+ALL = 16**3  # cells at most
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
@@ -57,8 +58,8 @@ def test_a_ball_is_found() -> None:
     """Cells inside it are occupied, cells outside are not; rays meet samples only there."""
     grid, random = OccupancyGrid(SMALL), generator(0)
     assert bool((grid.bits == 255).all())
-    for step in range(6):
-        assert grid.update(ball, step, random)
+    for _ in range(6):
+        grid.update(ball, SMALL.cells, random)
     found, distance = voxels(grid.bits, SMALL)[0], (centres(SMALL) - 0.5).norm(dim=-1)
     reach = 3**0.5 / 2 / 16
     assert bool(found[distance < 0.2 - reach].all())
@@ -77,7 +78,7 @@ def test_coarser_cascades_hold_what_finer_ones_do() -> None:
         near = (points - 0.5).abs().amax(1) < 1  # nothing of its own in the outermost shell
         return (torch.rand(len(points), generator=random) < 0.05) * near * 100.0
 
-    grid.update(scattered, 0, random)
+    grid.update(scattered, ALL, random)
     found = voxels(grid.bits, NESTED)
     own = grid.density > grid.threshold
     for cascade in range(3):
@@ -95,12 +96,9 @@ def test_coarser_cascades_hold_what_finer_ones_do() -> None:
 def test_updates_are_due_rarely_in_the_end() -> None:
     assert [step for step in range(40) if is_due(step)] == [*range(33), 34, 36, 38]
     assert [step for step in range(250, 320) if is_due(step)] == [255, 256, 272, 288, 304]
-    grid = OccupancyGrid(SMALL)
-    assert not grid.update(ball, 257, generator(0))
-    assert bool((grid.density == 0).all())
 
 
-def test_everything_is_asked_at_first_and_then_a_half() -> None:
+def test_all_cells_are_asked_or_a_share_of_any_and_of_the_occupied() -> None:
     grid, random = OccupancyGrid(NESTED), generator(2)
     asked: list[Tensor] = []
 
@@ -108,9 +106,9 @@ def test_everything_is_asked_at_first_and_then_a_half() -> None:
         asked.append(points)
         return ball(points)
 
-    grid.update(field, 0, random)
-    points = torch.cat(asked)
     cells = 8**3
+    grid.update(field, 3 * cells, random)
+    points = torch.cat(asked)
     assert len(points) == 3 * cells
     for cascade in range(3):  # each cell once, at a point inside
         inside = (points[cascade * cells : (cascade + 1) * cells] - 0.5) / 2**cascade + 0.5
@@ -118,28 +116,45 @@ def test_everything_is_asked_at_first_and_then_a_half() -> None:
     asked.clear()
     occupied = int((grid.density > grid.threshold).sum())
     assert 0 < occupied < 3 * cells // 4
-    grid.update(field, 256, random)
+    grid.update(field, 3 * cells // 2, random)
     assert len(torch.cat(asked)) == 3 * cells // 4 + occupied
     asked.clear()
     grid.density.fill_(1.0)
-    grid.update(field, 272, random)
+    grid.update(field, 3 * cells // 2, random)
     assert len(torch.cat(asked)) == 2 * (3 * cells // 4)
+
+
+def test_cells_are_occupied_until_they_were_asked() -> None:
+    """And those that were not are asked first, so that soon all are known."""
+    grid, random = OccupancyGrid(NESTED), generator(3)
+    unknown = [grid.density.numel()]
+    while unknown[-1]:
+        grid.update(lambda points: torch.zeros(len(points)), 200, random)
+        unknown.append(int(grid.density.isinf().sum()))
+        assert unknown[-1] < unknown[-2]
+        own = voxels(grid.bits, NESTED)[0]
+        inner = torch.zeros(8, 8, 8, dtype=torch.bool)
+        inner[tuple(cells_of(8, own.device).long().unbind(1))] = grid.density[0].isinf()
+        assert torch.equal(own, inner)
+    assert not bool(grid.bits.any())
+    assert len(unknown) < 60
 
 
 def test_cells_decay_and_rise_at_once() -> None:
     """By 0.95 whether asked or not; a new value counts where it is larger."""
     grid, random = OccupancyGrid(SMALL), generator(3)
-    grid.update(lambda points: torch.full((len(points),), 2.0), 0, random)
+    grid.update(lambda points: torch.full((len(points),), 2.0), ALL, random)
     first = 2 * SMALL.smallest_step
     torch.testing.assert_close(grid.density, torch.full_like(grid.density, first))
-    grid.update(lambda points: torch.zeros(len(points)), 256, random)
+    grid.update(lambda points: torch.zeros(len(points)), ALL // 2, random)
     torch.testing.assert_close(grid.density, torch.full_like(grid.density, 0.95 * first))
-    grid.update(lambda points: torch.full((len(points),), 3.0), 1, random)
+    grid.update(lambda points: torch.full((len(points),), 3.0), ALL, random)
     torch.testing.assert_close(grid.density, torch.full_like(grid.density, 1.5 * first))
 
 
 def test_the_threshold_is_the_mean_but_not_more() -> None:
     grid = OccupancyGrid(NESTED)
+    grid.density.zero_()
     grid.density[0, :100], grid.density[0, 100:200], grid.density[1] = 0.004, -1, 5
     assert grid.threshold == pytest.approx(0.004 * 100 / 512)
     grid.density[0] = 1
@@ -148,7 +163,7 @@ def test_the_threshold_is_the_mean_but_not_more() -> None:
 
 def test_what_is_not_a_number_counts_as_empty() -> None:
     grid = OccupancyGrid(SMALL)
-    grid.update(lambda points: torch.where(points[:, 0] < 0.5, torch.nan, -1.0), 0, generator(0))
+    grid.update(lambda points: torch.where(points[:, 0] < 0.5, torch.nan, -1.0), ALL, generator(0))
     assert bool((grid.density == 0).all())
 
 
@@ -156,8 +171,8 @@ def test_random_numbers_come_from_the_generator_alone() -> None:
     grids = []
     for seed in (5, 5, 6):
         grid, random = OccupancyGrid(SMALL), generator(seed)
-        for step in (0, 1, 256, 272):
-            grid.update(lambda points: 1 / points.norm(dim=1), step, random)
+        for most in (ALL, ALL, 1000, 1000):
+            grid.update(lambda points: 1 / points.norm(dim=1), most, random)
             torch.rand(3)
         grids.append(grid.density)
     assert torch.equal(grids[0], grids[1])
@@ -166,16 +181,14 @@ def test_random_numbers_come_from_the_generator_alone() -> None:
 
 def test_a_resumed_grid_goes_on_as_if_nothing_had_happened() -> None:
     grid, random = OccupancyGrid(NESTED), generator(7)
-    grid.update(ball, 0, random)
-    stored, stream = grid.state(), random.get_state()
-    grid.update(ball, 256, random)
+    grid.update(ball, 500, random)
+    stored, stream = {name: value.clone() for name, value in grid.state_dict().items()}, random.get_state()
+    grid.update(ball, 500, random)
     other = OccupancyGrid(NESTED)
-    other.resume(stored)
-    other.update(ball, 256, torch.Generator().set_state(stream))
-    for name, value in grid.state().items():
-        assert torch.equal(value, other.state()[name])
-    with pytest.raises(ValueError, match=r"density: expected .*\[1, 4096\].*got .*\[3, 512\]"):
-        OccupancyGrid(SMALL).resume(stored)
+    other.load_state_dict(stored)
+    other.update(ball, 500, torch.Generator().set_state(stream))
+    for name, value in grid.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
 
 
 # ------------------------------------------------------------------------------------------------------------- cameras
@@ -207,7 +220,7 @@ def test_cells_that_too_few_cameras_see_are_out_for_ever() -> None:
         assert 0 < int((views < 2).sum()) < len(cells)
     out = grid.density < 0
     assert torch.equal(grid.bits, packed(~out))
-    grid.update(lambda points: torch.full((len(points),), 50.0), 0, generator(0))
+    grid.update(lambda points: torch.full((len(points),), 50.0), ALL, generator(0))
     assert torch.equal(grid.density < 0, out)
     assert torch.equal(voxels(grid.bits, layout)[0], voxels(packed(~out), layout)[0])
 
