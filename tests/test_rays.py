@@ -50,6 +50,7 @@ def test_an_opaque_ray_hides_what_is_behind(dtype: torch.dtype) -> None:
     sums, transmittance, weights = composite_rays(x, values, torch.tensor([0, 4], dtype=torch.int32))
     assert (weights > 0).tolist() == [True, True, False, False]
     assert transmittance.item() == pytest.approx(math.exp(-0.999 * limit - 0.5), rel=1e-5)
+    assert (ray([1.001 * limit, 0.5], dtype)[2] > 0).tolist() == [True, False]
     (2 * sums.sum() + transmittance.sum() + (weights * torch.arange(4)).sum()).backward()
     assert x.grad is not None
     assert values.grad is not None

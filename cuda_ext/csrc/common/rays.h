@@ -9,7 +9,6 @@
 
 namespace anchorfield {
 
-constexpr int kMaxRayChannels = 32;
 // Samples behind a transmittance of 1e-4 are left out. This is the optical thickness in front of them, -log(1e-4).
 constexpr double kOpaqueThickness = 9.21034037197618;
 
