@@ -3,10 +3,23 @@
 
 #include "cpu/simd.h"
 
+#include <cstddef>
+#include <new>
 #include <type_traits>
 #include <vector>
 
 namespace anchorfield::AF_ISA {
+
+// Numbers that begin where a line of the cache does, so that no pack lies in two.
+template <class T> struct OnLines {
+    using value_type = T;
+    OnLines() = default;
+    template <class U> OnLines(const OnLines<U>&) {}
+    T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64))); }
+    void deallocate(T* place, size_t) { ::operator delete(place, std::align_val_t(64)); }
+    bool operator==(const OnLines&) const { return true; }
+};
+template <class S> using Lines = std::vector<S, OnLines<S>>;
 
 // Number (i, j) is at[i row + j column].
 template <class S> struct Matrix {
@@ -94,8 +107,8 @@ void multiply(int rows, int columns, int depth, Matrix<const S> a, Matrix<const 
 }
 
 // [rows, columns] becomes [columns, width], zero beyond the rows.
-template <class S> std::vector<S> transposed(const S* matrix, int rows, int columns, int width) {
-    std::vector<S> result(int64_t(columns) * width);
+template <class S> Lines<S> transposed(const S* matrix, int rows, int columns, int width) {
+    Lines<S> result(int64_t(columns) * width);
     for (int r = 0; r < rows; ++r)
         for (int c = 0; c < columns; ++c) result[int64_t(c) * width + r] = matrix[int64_t(r) * columns + c];
     return result;
