@@ -99,6 +99,7 @@ class FieldModel(Model):
 
     space: Tensor
     near: Tensor
+    step: Tensor
     background: Tensor
 
     def __init__(self, field: RadianceField, region: Region, layout: OccupancyLayout, background: Tensor):
@@ -107,6 +108,7 @@ class FieldModel(Model):
         self.grid = OccupancyGrid(layout)
         self.register_buffer("space", torch.cat([region.space.centre, torch.tensor([region.space.side])]))
         self.register_buffer("near", torch.tensor(region.near))
+        self.register_buffer("step", torch.tensor(layout.smallest_step, dtype=torch.float64))
         self.register_buffer("background", background.clone())
 
     @property

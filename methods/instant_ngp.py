@@ -19,6 +19,7 @@ from anchorfield.cuda_ext.marching import OccupancyLayout
 from anchorfield.methods._fields import VIEWS, FieldModel, Region, draw, region_of
 from anchorfield.methods._method import Fit, State, check_ranges
 from anchorfield.renderer.adam import Adam
+from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.encodings import HashEncoding
 from anchorfield.renderer.fields import RadianceField
 from anchorfield.renderer.occupancy import Space, is_due
@@ -28,6 +29,7 @@ from anchorfield.scenes.scene import Scene
 LOOKS = 2  # cells that are asked in an update of what is occupied, for every sample of a step
 HUBER = 0.1  # difference of colours from which on the loss is linear
 LEAST_RAYS, MOST_RAYS = 8 * VIEWS, 2**18
+LEAST_STEPS, MOST_STEPS = 256, 1024  # along the unit cube's diagonal, unless told otherwise
 LEAST_SAMPLES, MOST_SAMPLES = 2**15, 2**17  # of a step, unless told otherwise
 LAST_RATE = 0.03  # of the learning rate, at the end
 FALLING = 0.4  # of the budget, after which rates fall
@@ -76,8 +78,8 @@ class InstantNgp:
     """Units of the hidden layers: 16, 32, 64 or 128."""
     samples: int = 0
     """Samples of a step, about; 0: two for each pixel of a photograph, 32,768 to 131,072."""
-    steps: int = 512
-    """Samples along the diagonal of the unit cube where all of it is occupied, 64 to 4096."""
+    diagonal: int = 0
+    """Samples along the diagonal of the full unit cube; 0: as a photograph's longer side has pixels, 256 to 1024."""
     voxels: int = 0
     """Voxels along an axis of the grid of what is occupied, a power of two; 0: 128 for objects with alpha, else 64."""
     rate: float = 1e-2
@@ -86,7 +88,7 @@ class InstantNgp:
     """Of every random choice."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, samples=(0, 2**22), steps=(64, 4096), voxels=(0, 512), rate=(0, 1), seed=(0, 2**63))
+        check_ranges(self, samples=(0, 2**22), diagonal=(0, 4096), voxels=(0, 512), rate=(0, 1), seed=(0, 2**63))
 
     def plan(self, scene: Scene) -> list[str]:
         """What will be trained, a line each."""
@@ -102,7 +104,8 @@ class InstantNgp:
             fit = Fit(model, self._optimiser(model), random).resume(resume)
         else:
             region = region_of(scene, random)
-            model = self._model(region, self._occupancy(region), torch.tensor(scene.background), random)
+            layout = self._occupancy(region, scene.views[scene.train[0]].camera)
+            model = self._model(region, layout, torch.tensor(scene.background), random)
             cameras = [scene.views[i].camera for i in scene.train]
             model.grid.mark_unseen(cameras, region.space)
             fit = Fit(model, self._optimiser(model), random, memory={"rays": LEAST_RAYS})
@@ -145,9 +148,9 @@ class InstantNgp:
         """The model of a checkpoint."""
         saved = state["model"]
         cascades, cells = saved["grid.density"].shape
-        space = Space(saved["space"][:3], float(saved["space"][3]))
-        region = Region(space, cascades, float(saved["near"]))
-        model = self._model(region, self._occupancy(region, round(cells ** (1 / 3))), saved["background"], None)
+        region = Region(Space(saved["space"][:3], float(saved["space"][3])), cascades, float(saved["near"]))
+        layout = _layout(cascades, round(cells ** (1 / 3)), float(saved["step"]))
+        model = self._model(region, layout, saved["background"], None)
         model.load_state_dict(saved)
         return model
 
@@ -158,13 +161,17 @@ class InstantNgp:
         contracted = region.cascades > 1
         return FieldModel(RadianceField(encoding, self.width, contracted, random), region, occupancy, background)
 
-    def _occupancy(self, region: Region, voxels: int = 0) -> OccupancyLayout:
-        resolution = voxels or self.voxels or (128 if region.cascades == 1 else 64)
-        cone = CONE if region.cascades > 1 else 0.0
-        return OccupancyLayout(resolution, region.cascades, math.sqrt(3) / self.steps, cone)
+    def _occupancy(self, region: Region, camera: Camera) -> OccupancyLayout:
+        voxels = self.voxels or (128 if region.cascades == 1 else 64)
+        steps = self.diagonal or max(LEAST_STEPS, min(MOST_STEPS, max(camera.width, camera.height)))
+        return _layout(region.cascades, voxels, math.sqrt(3) / steps)
 
     def _optimiser(self, model: FieldModel) -> Adam:
         return Adam(dict(model.named_parameters()), {}, touched=("field.encoding.table",), betas=(0.9, 0.99))
+
+
+def _layout(cascades: int, voxels: int, step: float) -> OccupancyLayout:
+    return OccupancyLayout(voxels, cascades, step, CONE if cascades > 1 else 0.0)
 
 
 def _strides(layout: OccupancyLayout, progress: float) -> OccupancyLayout:

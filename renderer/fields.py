@@ -16,7 +16,8 @@ from anchorfield.cuda_ext.mlp import MlpLayout, mlp
 from anchorfield.renderer.encodings import HashEncoding
 
 DIRECTION_DEGREE = 3  # 16 numbers of a direction
-LATENT = 16  # numbers that the density perceptron says; the first is the logarithm of the density
+LATENT = 16  # numbers that the density perceptron says; the first is the logarithm of the density, up to a constant
+FIRST_LOG = -1.0  # logarithm of the density where the perceptron says 0: a little fog to start from (as nerfacc has it)
 MOST_LOG = 15.0  # gradients of the exponential do not grow beyond
 
 
@@ -66,7 +67,7 @@ class RadianceField(nn.Module):
 
 def density_of(latent: Tensor) -> Tensor:
     """Densities [N] of latents [N, 16]."""
-    density: Tensor = _Exponential.apply(latent[:, 0])
+    density: Tensor = _Exponential.apply(latent[:, 0] + FIRST_LOG)  # type: ignore[no-untyped-call]
     return density
 
 
