@@ -28,9 +28,9 @@ from anchorfield.scenes.scene import Scene
 
 LOOKS = 2  # cells that are asked in an update of what is occupied, for every sample of a step
 HUBER = 0.1  # difference of colours from which on the loss is linear
-LEAST_RAYS, MOST_RAYS = 8 * VIEWS, 2**18
+LEAST_RAYS, MOST_RAYS = 4 * VIEWS, 2**18
 LEAST_STEPS, MOST_STEPS = 256, 1024  # along the unit cube's diagonal, unless told otherwise
-LEAST_SAMPLES, MOST_SAMPLES = 2**15, 2**17  # of a step, unless told otherwise
+LEAST_SAMPLES, MOST_SAMPLES = 2**14, 2**17  # of a step, unless told otherwise
 LAST_RATE = 0.03  # of the learning rate, at the end
 FALLING = 0.4  # of the budget, after which rates fall
 COARSE = ((4, 0.05), (2, 0.2))  # by how much steps are longer until a share of the budget is spent
@@ -77,7 +77,7 @@ class InstantNgp:
     width: int = 64
     """Units of the hidden layers: 16, 32, 64 or 128."""
     samples: int = 0
-    """Samples of a step, about; 0: two for each pixel of a photograph, 32,768 to 131,072."""
+    """Samples of a step, about; 0: two for each pixel of a photograph, 16,384 to 131,072."""
     diagonal: int = 0
     """Samples along the diagonal of the full unit cube; 0: as a photograph's longer side has pixels, 256 to 1024."""
     voxels: int = 0

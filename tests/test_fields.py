@@ -1,0 +1,166 @@
+"""Radiance fields and pictures: what they hold, how rays see them, and what `fit-image` says."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from anchorfield.app.cli import main
+from anchorfield.cuda_ext.hash_grid import HashGrid
+from anchorfield.cuda_ext.marching import OccupancyLayout
+from anchorfield.methods._fields import FieldModel, Region
+from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.encodings import HashEncoding
+from anchorfield.renderer.fields import RadianceField, contract
+from anchorfield.renderer.occupancy import Space
+from anchorfield.renderer.picture_field import PictureField, fit_picture
+from anchorfield.renderer.raymarching import UnitRays, trace
+from anchorfield.renderer.types import stacked
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+SIDE = 2.0
+
+
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def dense_field(contracted: bool = False) -> RadianceField:
+    """A field of made-up content: thick enough to hide what lies behind, with edges."""
+    field = RadianceField(HashEncoding(HashGrid(levels=6, log2_table_size=12), random()), 16, contracted, random())
+    with torch.no_grad():
+        field.encoding.table.mul_(2e4)
+        field.density_weights.mul_(3)
+    return field
+
+
+def model(cascades: int = 1) -> FieldModel:
+    layout = OccupancyLayout(16, cascades, 3**0.5 / 128)
+    region = Region(Space(torch.tensor([0.5, 0.0, 0.0]), SIDE), cascades, 0.05)
+    return FieldModel(dense_field(cascades > 1), region, layout, torch.tensor([0.2, 0.4, 0.6]))
+
+
+def camera(distance: float = 3.0) -> Camera:
+    matrix = torch.eye(4)
+    matrix[0, 3], matrix[2, 3] = -0.5, distance
+    return Camera(matrix, 40.0, 40.0, 16.0, 12.0, 32, 24)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3))
+def test_contraction_keeps_all_of_space_in_the_cube_and_the_unit_cube_in_its_middle(numbers: list[float]) -> None:
+    point = torch.tensor([numbers], dtype=torch.float64)
+    found = contract(point)
+    assert bool(((found >= 0) & (found <= 1)).all())
+    y = 2 * point - 1
+    if float(y.abs().max()) <= 1:
+        torch.testing.assert_close(found, 0.25 * y + 0.5)
+    else:  # in the shell, on the same side
+        assert float((found - 0.5).abs().max()) >= 0.25 - 1e-12
+        assert bool((((found - 0.5) * y) >= 0).all())
+
+
+def test_contraction_is_continuous_where_the_unit_cube_ends() -> None:
+    inside, outside = torch.tensor([[1.0, 0.3, 0.6]]), torch.tensor([[1.0 + 1e-6, 0.3, 0.6]])
+    torch.testing.assert_close(contract(inside), contract(outside), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("cascades", [1, 3])
+def test_strips_are_the_picture(cascades: int) -> None:
+    """However many rows they have: every ray is its own, up to the rounding of its neighbours' sums."""
+    whole = model(cascades).render(camera())
+    for rows in (1, 7, 100):
+        strips = stacked(list(model(cascades).strips(camera(), rows)))
+        for name in ("rgb", "alpha", "depth"):
+            torch.testing.assert_close(getattr(strips, name), getattr(whole, name), atol=1e-4, rtol=1e-4)
+    assert float(whole.alpha.max()) > 0.9
+
+
+def test_a_picture_is_what_its_rays_see_in_one_go() -> None:
+    """Rounds of samples end rays that are opaque: by no more than the light that is not followed."""
+    shown = model()
+    frame = shown.render(camera())
+    pose, space = camera().camera_to_world, shown.region.space
+    pixels = torch.tensor([[x, y] for y in range(24) for x in range(32)])
+    local = torch.stack([(pixels[:, 0] + 0.5 - 16) / 40, (pixels[:, 1] + 0.5 - 12) / 40, torch.ones(768)], 1)
+    directions = torch.nn.functional.normalize(local @ pose[:3, :3].T, dim=1)
+    rays = UnitRays(space.to_unit(pose[:3, 3].expand(768, 3)), directions, torch.full((768,), 0.05 / SIDE))
+    with torch.no_grad():
+        seen = trace(shown.field, rays, shown.grid.bits, shown.layout, torch.zeros(768))
+        culled = trace(shown.field, rays, shown.grid.bits, shown.layout, torch.zeros(768), culled=True)
+    expected = seen.colour + seen.light[:, None] * shown.background
+    torch.testing.assert_close(frame.rgb.reshape(-1, 3), expected, atol=2e-3, rtol=0)
+    # What is dark already has no weight: to leave it out changes nothing.
+    assert len(culled.weights) < len(seen.weights)
+    torch.testing.assert_close(culled.colour, seen.colour, atol=1e-6, rtol=0)
+    # Depth lies along the camera's z: between the two sides of the cube, where it is opaque.
+    opaque = frame.alpha > 0.99
+    assert bool(opaque.any())
+    assert bool(((frame.depth >= 2 - 1e-3) & (frame.depth <= 4 + 1e-3))[opaque].all())
+
+
+def test_density_is_per_length_of_the_world() -> None:
+    shown = model()
+    points = torch.rand(50, 3, generator=random()) * SIDE + torch.tensor([-0.5, -1.0, -1.0])
+    unit: Tensor = shown.field.density((points - torch.tensor([0.5, 0, 0])) / SIDE + 0.5)
+    torch.testing.assert_close(shown.density(points), unit.detach() / SIDE)
+    assert shown.density(torch.tensor([[0.5, 0.0, 1.01]])).item() == 0
+
+
+def wave(width: int, height: int) -> Tensor:
+    """A picture with an edge and with waves."""
+    y, x = torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij")
+    return torch.stack([0.5 + 0.5 * torch.sin(20 * x), (x > y).float(), 0.5 + 0.5 * torch.cos(9 * y)], -1)
+
+
+def test_a_picture_is_learnt() -> None:
+    picture, field = wave(96, 64), PictureField(96, 64, 12, random())
+    errors = list(islice(fit_picture(field, picture, random()), 60))
+    assert errors[-1] < 1e-3 < errors[0]
+    found = field.picture(96, 64)
+    assert float((found - picture).square().mean()) < 1e-3
+    assert field.picture(13, 5).shape == (5, 13, 3)
+
+
+def test_fit_image_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = tmp_path / "wave.png", tmp_path / "fitted.PNG"
+    pixels = (wave(96, 64) * 255).round().byte().numpy()
+    Image.fromarray(pixels).save(source)
+    assert main(["fit-image", str(source), "-o", str(out), "--seconds", "2", "--log2-table-size", "12", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    found = np.asarray(Image.open(out)).astype(float)
+    error = np.square((found - pixels) / 255).mean()
+    assert -10 * np.log10(error) == pytest.approx(said["psnr"], abs=0.2)  # rounded to eight bits
+    assert said["seconds"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["missing.png", "-o", "out.png"], 3, "missing.png"),
+        (["made.png"], 2, "-o FILE"),
+        (["made.png", "-o", "out.gif"], 2, ".png"),
+        (["made.png", "-o", "out.png", "--seconds", "0"], 2, "--seconds"),
+        (["made.png", "-o", "out.png", "--log2-table-size", "40"], 2, "--log2-table-size"),
+    ],
+)
+def test_fit_image_refuses_in_words(
+    arguments: list[str],
+    code: int,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("made.png")
+    assert main(["fit-image", *arguments]) == code
+    assert words in capsys.readouterr().err
