@@ -313,7 +313,7 @@ def _fit_image(arguments: list[str]) -> int:
     from anchorfield.app.fit_image import fit_image
 
     show = None if options.json else _progress_line()
-    found = fit_image(options.image, options.out, options.seconds, options.log2_table_size, options.seed, show)
+    found = fit_image(options.image, options.out, options.seconds, options.size, options.seed, show)
     if options.json:
         print(json.dumps({"file": str(options.out)} | asdict(found)))
         return DONE

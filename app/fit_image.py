@@ -33,7 +33,7 @@ def fit_image(
     source: Path,
     out: Path,
     seconds: float = 20.0,
-    log2_table_size: int = 16,
+    size: int = 16,  # most rows of a level, as a power of two
     seed: int = 0,
     show: Callable[[float, str], None] | None = None,
 ) -> Fitted:
@@ -43,8 +43,8 @@ def fit_image(
     """
     if not 0 < seconds < 1e6:
         raise UsageError(f"--seconds: expected more than 0, got {seconds!r}")
-    if not 8 <= log2_table_size <= 24:
-        raise UsageError(f"--log2-table-size: expected 8 to 24, got {log2_table_size!r}")
+    if not 8 <= size <= 24:
+        raise UsageError(f"--size: expected 8 to 24, got {size!r}")
     if out.suffix.lower() not in STILLS:
         raise UsageError(f"{out}: expected an ending of {', '.join(STILLS)}, got '{out.suffix}'")
     files.output_file(out)
@@ -52,7 +52,7 @@ def fit_image(
     picture = torch.from_numpy(images.decode(source)[..., :3].copy()).float() / 255
     height, width = picture.shape[:2]
     random = torch.Generator().manual_seed(seed)
-    field = PictureField(width, height, log2_table_size, random)
+    field = PictureField(width, height, size, random)
     begin = shown = time.monotonic()
     steps = fit_picture(field, picture, random)
     for step, error in enumerate(steps, 1):

@@ -218,7 +218,7 @@ class FitImage:
     """Picture to write: .png, .jpg or .webp."""
     seconds: Annotated[float, _option("S", "(default: 20)")] = 20.0
     """Time to learn."""
-    log2_table_size: Annotated[int, _option("N", "(default: 16)")] = 16
+    size: Annotated[int, _option("N", "(default: 16)")] = 16
     """Most rows of a level of the grid, as a power of two: the field's size."""
     seed: Annotated[int, _option("S", "(default: 0)")] = 0
     """Seed of every random choice."""

@@ -134,7 +134,7 @@ def test_fit_image_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFix
     source, out = tmp_path / "wave.png", tmp_path / "fitted.PNG"
     pixels = (wave(96, 64) * 255).round().byte().numpy()
     Image.fromarray(pixels).save(source)
-    assert main(["fit-image", str(source), "-o", str(out), "--seconds", "2", "--log2-table-size", "12", "--json"]) == 0
+    assert main(["fit-image", str(source), "-o", str(out), "--seconds", "2", "--size", "12", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     found = np.asarray(Image.open(out)).astype(float)
     error = np.square((found - pixels) / 255).mean()
@@ -149,7 +149,7 @@ def test_fit_image_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFix
         (["made.png"], 2, "-o FILE"),
         (["made.png", "-o", "out.gif"], 2, ".png"),
         (["made.png", "-o", "out.png", "--seconds", "0"], 2, "--seconds"),
-        (["made.png", "-o", "out.png", "--log2-table-size", "40"], 2, "--log2-table-size"),
+        (["made.png", "-o", "out.png", "--size", "40"], 2, "--size"),
     ],
 )
 def test_fit_image_refuses_in_words(
