@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -133,6 +133,14 @@ def check_ranges(settings: object, **ranges: tuple[float, float]) -> None:
         if not isinstance(value, int | float) or not low <= value <= high:
             wanted = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
             raise UsageError(f"--{name.replace('_', '-')}: expected {wanted}, got {value!r}")
+
+
+def check_choices(settings: object, **choices: Collection[int]) -> None:
+    """Require that the named settings are among the choices; raises UsageError naming the setting."""
+    for name, known in choices.items():
+        value = getattr(settings, name)
+        if value not in known:
+            raise UsageError(f"--{name.replace('_', '-')}: expected {', '.join(map(str, known))}, got {value!r}")
 
 
 @runtime_checkable

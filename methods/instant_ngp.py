@@ -16,8 +16,9 @@ from torch.nn.functional import huber_loss
 
 from anchorfield.cuda_ext.hash_grid import HashGrid
 from anchorfield.cuda_ext.marching import OccupancyLayout
+from anchorfield.cuda_ext.mlp import WIDTHS
 from anchorfield.methods._fields import VIEWS, FieldModel, Region, draw, region_of
-from anchorfield.methods._method import Fit, State, check_ranges
+from anchorfield.methods._method import Fit, State, check_choices, check_ranges
 from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.encodings import HashEncoding
@@ -56,6 +57,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         check_ranges(self, levels=(1, 32), log2_table_size=(3, 24), coarsest=(2, 1024), finest=(2, 2**19))
+        check_choices(self, features=(1, 2, 4, 8))
 
     def layout(self) -> HashGrid:
         """The grid as its kernel knows it."""
@@ -88,7 +90,8 @@ class InstantNgp:
     """Of every random choice."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, samples=(0, 2**22), diagonal=(0, 4096), voxels=(0, 512), rate=(0, 1), seed=(0, 2**63))
+        check_ranges(self, samples=(0, 2**22), diagonal=(0, 4096), rate=(0, 1), seed=(0, 2**63))
+        check_choices(self, width=WIDTHS, voxels=(0, 16, 32, 64, 128, 256, 512))
 
     def plan(self, scene: Scene) -> list[str]:
         """What will be trained, a line each."""
@@ -171,7 +174,8 @@ class InstantNgp:
 
 
 def _layout(cascades: int, voxels: int, step: float) -> OccupancyLayout:
-    return OccupancyLayout(voxels, cascades, step, CONE if cascades > 1 else 0.0)
+    longest = OccupancyLayout(voxels, cascades).largest_step
+    return OccupancyLayout(voxels, cascades, min(step, longest), CONE if cascades > 1 else 0.0)
 
 
 def _strides(layout: OccupancyLayout, progress: float) -> OccupancyLayout:

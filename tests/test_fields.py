@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from anchorfield import methods
 from anchorfield.app.cli import main
 from anchorfield.cuda_ext.hash_grid import HashGrid
 from anchorfield.cuda_ext.marching import OccupancyLayout
 from anchorfield.methods._fields import FieldModel, Region
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.encodings import HashEncoding
+from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.fields import RadianceField, contract
 from anchorfield.renderer.occupancy import Space
 from anchorfield.renderer.picture_field import PictureField, fit_picture
@@ -113,6 +115,22 @@ def test_density_is_per_length_of_the_world() -> None:
     unit: Tensor = shown.field.density((points - torch.tensor([0.5, 0, 0])) / SIDE + 0.5)
     torch.testing.assert_close(shown.density(points), unit.detach() / SIDE)
     assert shown.density(torch.tensor([[0.5, 0.0, 1.01]])).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"width": 50}, "--width: expected 16, 32, 64, 128, got 50"),
+        ({"voxels": 100}, "--voxels"),
+        ({"samples": -1}, "--samples"),
+        ({"features": 3}, "--features: expected 1, 2, 4, 8, got 3"),
+        ({"finest": 2**30}, "--finest"),
+    ],
+)
+def test_settings_that_the_kernels_cannot_do_are_refused_in_words(settings: dict[str, int], words: str) -> None:
+    method = methods.load("instant_ngp")
+    with pytest.raises(UsageError, match=words):
+        type(method().grid)(**settings) if set(settings) & {"features", "finest"} else method(**settings)  # type: ignore[attr-defined]
 
 
 def wave(width: int, height: int) -> Tensor:
