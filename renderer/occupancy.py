@@ -19,7 +19,7 @@ from anchorfield.renderer.cameras import Camera
 
 DECAY = 0.95  # of a cell from one update to the next
 THRESHOLD = 0.01  # optical thickness of a smallest step from which a cell is occupied, at most
-UNSEEN, UNKNOWN = -1.0, torch.inf
+UNSEEN, UNKNOWN = -1.0, 2.0**100  # finite, because what is not is taken for a run that went wrong
 POINTS_AT_ONCE = 1 << 18  # that the field is asked about
 
 Density = Callable[[Tensor], Tensor]
@@ -48,7 +48,7 @@ class OccupancyGrid(nn.Module):
     A cell is occupied until it was asked for the first time. Without gradients; the two buffers are all that changes.
     """
 
-    density: Tensor  # [cascades, cells]; negative: out for ever, infinite: not asked yet
+    density: Tensor  # [cascades, cells]; negative: out for ever, 2^100: not asked yet
     bits: Tensor  # [cascades, cells / 8] uint8
 
     def __init__(self, layout: OccupancyLayout, device: torch.device | str = "cpu"):
@@ -61,7 +61,7 @@ class OccupancyGrid(nn.Module):
     @property
     def threshold(self) -> float:
         """Cells above it are occupied: the mean of what is known of the unit cube's cells, at most 0.01."""
-        known = self.density[0][self.density[0].isfinite()]
+        known = self.density[0][self.density[0] != UNKNOWN]
         return min(THRESHOLD, float(known.clamp_min(0).mean())) if len(known) else THRESHOLD
 
     @torch.no_grad()
@@ -76,7 +76,8 @@ class OccupancyGrid(nn.Module):
         for some in cells.split(POINTS_AT_ONCE):
             values.append(density_fn(self._points(some, random)).reshape(-1).float())
         found = torch.cat(values) * self.layout.smallest_step if values else self.density.new_zeros(0)
-        density = torch.where(self.density < 0, self.density, self.density * DECAY)
+        kept = (self.density < 0) | (self.density == UNKNOWN)
+        density = torch.where(kept, self.density, self.density * DECAY)
         flat = density.view(-1)
         flat[cells] = torch.where(flat[cells] == UNKNOWN, 0, flat[cells])
         flat.scatter_reduce_(0, cells, found.nan_to_num().clamp_min(0), "amax")
