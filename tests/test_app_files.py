@@ -23,7 +23,6 @@ from anchorfield.renderer.splatting import splat
 from anchorfield.renderer.types import Gaussians
 from anchorfield.scenes.similarity import transformed
 
-
 FIELDS = ["instant_ngp"]  # methods without Gaussians, whose models no file but the run's own holds yet
 
 
