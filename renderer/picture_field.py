@@ -50,7 +50,8 @@ class PictureField(nn.Module):
 def fit_picture(field: PictureField, picture: Tensor, random: torch.Generator, rate: float = RATE) -> Iterator[float]:
     """Learn a picture [H, W, 3] in [0, 1] from random pixels for ever; yields the mean squared error of each step."""
     height, width = picture.shape[:2]
-    optimiser = Adam(dict(field.named_parameters()), dict.fromkeys(dict(field.named_parameters()), rate))
+    parameters = dict(field.named_parameters())
+    optimiser = Adam(parameters, dict.fromkeys(parameters, rate))
     while True:
         pixels = torch.randint(height * width, (BATCH,), generator=random)
         row, column = pixels // width, pixels % width

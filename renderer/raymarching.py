@@ -32,10 +32,6 @@ class UnitRays:
     def __len__(self) -> int:
         return len(self.origins)
 
-    def some(self, chosen: Tensor) -> UnitRays:
-        """Those that are chosen."""
-        return UnitRays(self.origins[chosen], self.directions[chosen], self.near[chosen])
-
 
 @dataclass(frozen=True)
 class Rendered:
