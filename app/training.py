@@ -27,7 +27,7 @@ from anchorfield.app.job import Job
 from anchorfield.app.journal import Journal, Show, plain_lines
 from anchorfield.app.run import CHECKPOINTS, CONFIG, STATUS, Run, check_belongs, open_scene
 from anchorfield.app.wish import Wish
-from anchorfield.methods import CanStart, Fit, HasPlan, Method, load, names
+from anchorfield.methods import CanStart, Fit, HasPlan, IgnoresPoints, Method, load, names
 from anchorfield.renderer import backends
 from anchorfield.renderer.errors import AnchorfieldError, DataError, UsageError
 from anchorfield.renderer.types import Gaussians
@@ -155,7 +155,7 @@ class _Training:
         if self.begin_from is not None:
             still = 0 if self.frozen is None else int(self.frozen.sum())
             self.journal.say(f"starting from {len(self.begin_from):,} Gaussians, {still:,} of them frozen")
-        else:
+        elif not isinstance(self.job.settings, IgnoresPoints):
             scene = self._with_points(scene)
         if self.begin_from is None and isinstance(self.job.settings, HasPlan):
             for line in self.job.settings.plan(scene):

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -165,6 +165,13 @@ class HasPlan(Protocol):
     def plan(self, scene: Scene) -> list[str]:
         """Lines to show before training."""
         ...
+
+
+@runtime_checkable
+class IgnoresPoints(Protocol):
+    """A method that has no use for a capture's points, so that none are triangulated for it."""
+
+    ignores_points: ClassVar[Literal[True]]
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -73,6 +74,8 @@ class Grid:
 @dataclass(frozen=True)
 class InstantNgp:
     """Settings of instant-NGP."""
+
+    ignores_points: ClassVar[Literal[True]] = True
 
     grid: Grid = field(default_factory=Grid)
     """Where features of positions are kept."""
