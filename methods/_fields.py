@@ -16,7 +16,7 @@ from anchorfield.renderer.cameras import Camera, focus
 from anchorfield.renderer.fields import RadianceField
 from anchorfield.renderer.occupancy import OccupancyGrid, Space
 from anchorfield.renderer.raymarching import UnitRays, render_strips
-from anchorfield.renderer.rays import camera_rays
+from anchorfield.renderer.rays import camera_rays, spread_of
 from anchorfield.renderer.types import Frame, stacked
 from anchorfield.scenes.scene import Scene
 
@@ -74,24 +74,35 @@ class Batch:
 def draw(scene: Scene, count: int, region: Region, random: torch.Generator) -> Batch:
     """A batch of `count` rays, a multiple of `VIEWS`, evenly from `VIEWS` training views drawn with replacement."""
     views = [scene.views[scene.train[i]] for i in torch.randint(len(scene.train), (VIEWS,), generator=random)]
-    origins, directions, pixels, masks = [], [], [], []
+    origins, directions, spreads, pixels, masks = [], [], [], [], []
     for view in views:
         camera, shape = view.camera, (count // VIEWS,)
         row = torch.randint(camera.height, shape, generator=random)
         column = torch.randint(camera.width, shape, generator=random)
-        origin, direction, _ = camera_rays(camera, torch.stack([column, row], 1))
+        origin, direction, z_scale = camera_rays(camera, torch.stack([column, row], 1))
         origins.append(origin)
         directions.append(direction)
+        spreads.append(spread_of(camera, z_scale))
         pixels.append(view.load()[row, column])
         masks.append(view.load_mask()[row, column] if view.load_mask else torch.ones(shape, dtype=torch.bool))
     seen = torch.cat(pixels).float() / 255
     near = torch.full((len(seen),), region.near / region.space.side)
     return Batch(
-        UnitRays(region.space.to_unit(torch.cat(origins)), torch.cat(directions), near),
+        UnitRays(region.space.to_unit(torch.cat(origins)), torch.cat(directions), near, torch.cat(spreads)),
         seen[:, :3],
         seen[:, 3:] if seen.shape[1] == 4 else None,
         torch.cat(masks),
     )
+
+
+def widths_at(scene: Scene, region: Region, points: Tensor, random: torch.Generator) -> Tensor:
+    """Of beams that reach points [N, 3] of the unit cube from training cameras drawn at random, [N]."""
+    cameras = [scene.views[i].camera for i in scene.train]
+    centres = region.space.to_unit(torch.stack([camera.centre for camera in cameras]))
+    spreads = torch.tensor([(camera.fx * camera.fy) ** -0.5 for camera in cameras])
+    drawn = torch.randint(len(cameras), (len(points),), generator=random)
+    distances: Tensor = (points - centres[drawn]).norm(dim=1)
+    return spreads[drawn] * distances
 
 
 class FieldModel(Model):

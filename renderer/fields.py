@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anchorfield.cuda_ext.directions import spherical_harmonics_basis
 from anchorfield.cuda_ext.mlp import MlpLayout, mlp
-from anchorfield.renderer.encodings import HashEncoding
+from anchorfield.renderer.encodings import Encoding
 
 DIRECTION_DEGREE = 3  # 16 numbers of a direction
 LATENT = 16  # numbers that the density perceptron says; the first is the logarithm of the density, up to a constant
 FIRST_LOG = -1.0  # logarithm of the density where the perceptron says 0: a little fog to start from (as nerfacc has it)
+GUARD = 64  # cells along an axis that remember which heads of a pyramid were trained there
 MOST_LOG = 15.0  # gradients of the exponential do not grow beyond
 
 
@@ -38,31 +38,98 @@ class _Exponential(torch.autograd.Function):
 class RadianceField(nn.Module):
     """Density and colour of points. `contracted` squeezes space outside of the unit cube into a shell around it."""
 
-    def __init__(self, encoding: HashEncoding, width: int, contracted: bool, random: torch.Generator | None = None):
+    def __init__(self, encoding: Encoding, width: int, contracted: bool, random: torch.Generator | None = None):
         super().__init__()
         self.encoding, self.contracted = encoding, contracted
-        self.density_layout = MlpLayout(encoding.layout.size, LATENT, width, hidden=1)
+        self.density_layout = MlpLayout(encoding.size, LATENT, width, hidden=1)
         self.colour_layout = MlpLayout(LATENT + (DIRECTION_DEGREE + 1) ** 2, 3, width, hidden=2)
         self.density_weights = nn.Parameter(self.density_layout.initial(random))
         self.colour_weights = nn.Parameter(self.colour_layout.initial(random))
 
-    def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Densities [N] and colours [N, 3] in (0, 1) at positions [N, 3], seen along unit directions [N, 3]."""
-        latent = self.latent(positions)
-        return density_of(latent), self.colour(latent, spherical_harmonics_basis(directions, DIRECTION_DEGREE))
+    def latent(self, positions: Tensor, widths: Tensor | None = None) -> Tensor:
+        """What is known of positions [N, 3] whatever the direction, [N, 16].
 
-    def latent(self, positions: Tensor) -> Tensor:
-        """What is known of positions [N, 3] whatever the direction, [N, 16]."""
-        inside = contract(positions) if self.contracted else positions
-        return mlp(self.encoding(inside), self.density_weights, self.density_layout)
+        `widths` [N] are those of a pixel's beam there, in sides of the unit cube; a plain field does not ask for them.
+        """
+        features = self.encoding(self._inside(positions))
+        return self._gated(mlp(features, self.density_weights, self.density_layout), features)
 
     def colour(self, latent: Tensor, basis: Tensor) -> Tensor:
         """Colours [N, 3] of points with these latents, seen along directions with this basis [N, 16]."""
         return torch.sigmoid(mlp(torch.cat([latent, basis], 1), self.colour_weights, self.colour_layout))
 
-    def density(self, positions: Tensor) -> Tensor:
+    def density(self, positions: Tensor, widths: Tensor | None = None) -> Tensor:
         """Densities [N] at positions [N, 3]."""
-        return density_of(self.latent(positions))
+        return density_of(self.latent(positions, widths))
+
+    def _inside(self, positions: Tensor) -> Tensor:
+        return contract(positions) if self.contracted else positions
+
+    def _gated(self, latent: Tensor, features: Tensor) -> Tensor:
+        """Latents whose density is multiplied by the encoding's gate."""
+        gate = self.encoding.log_gate(features)
+        return latent if gate is None else torch.cat([latent[:, :1] + gate[:, None], latent[:, 1:]], 1)
+
+
+class PyramidField(RadianceField):
+    """A field of several density perceptrons, each for beams of one width (PyNeRF, Turki et al. 2023).
+
+    All read one encoding. The finest is for beams as wide as a cell of the finest grid; each before it for beams twice
+    as wide. Between two, what both say is blended; never finer nor coarser than training has seen near a place.
+    """
+
+    least: Tensor
+    most: Tensor
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        width: int,
+        contracted: bool,
+        heads: int,  # from coarse to fine
+        finest: float,  # cells along an axis of the finest grid
+        random: torch.Generator | None = None,
+    ):
+        super().__init__(encoding, width, contracted, random)
+        first = [self.density_layout.initial(random) for _ in range(heads)]
+        self.density_weights = nn.Parameter(torch.stack(first))
+        self.heads, self.finest = heads, finest
+        self.register_buffer("least", torch.full((GUARD**3,), float(heads)))
+        self.register_buffer("most", torch.full((GUARD**3,), -1.0))
+
+    def latent(self, positions: Tensor, widths: Tensor | None = None) -> Tensor:
+        """What is known of positions [N, 3] for beams of these widths [N], or for the finest, [N, 16]."""
+        inside = self._inside(positions)
+        features, levels = self.encoding(inside), self._levels(inside, widths, torch.is_grad_enabled())
+        lower = levels.floor().clamp_max(self.heads - 2)
+        share = levels - lower
+        latent = features.new_zeros(len(features), LATENT)
+        for head, weights in enumerate(self.density_weights):
+            weight = torch.where(lower == head, 1 - share, torch.where(lower + 1 == head, share, 0))
+            rows = weight.nonzero()[:, 0]
+            if len(rows):
+                said = mlp(features[rows], weights, self.density_layout)
+                latent = latent.index_add(0, rows, weight[rows, None] * said)
+        return self._gated(latent, features)
+
+    def level(self, widths: Tensor) -> Tensor:
+        """The head, a real number, that is for beams of these widths; not held within those there are."""
+        side = 2.0 if self.contracted else 1.0  # contraction gives the unit cube half of the grid's cells
+        return self.heads - 1 - torch.log2(widths * (self.finest / side))
+
+    @torch.no_grad()
+    def _levels(self, inside: Tensor, widths: Tensor | None, learning: bool) -> Tensor:
+        """Heads [N] in [0, heads - 1] that are asked; remembers them in training, keeps to what it remembers else."""
+        x, y, z = (inside * GUARD).long().clamp(0, GUARD - 1).unbind(1)
+        cell = (z * GUARD + y) * GUARD + x
+        finest = inside.new_full((len(inside),), self.heads - 1)
+        levels = finest if widths is None else self.level(widths).clamp(0, self.heads - 1)
+        if learning:
+            self.least.scatter_reduce_(0, cell, levels, "amin")
+            self.most.scatter_reduce_(0, cell, levels, "amax")
+            return levels
+        least, most = self.least[cell], self.most[cell]
+        return torch.where(most >= 0, levels.minimum(most).maximum(least), levels)
 
 
 def density_of(latent: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from anchorfield.cuda_ext.rays import composite_rays
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.fields import DIRECTION_DEGREE, RadianceField, density_of
 from anchorfield.renderer.occupancy import Space
-from anchorfield.renderer.rays import camera_rays
+from anchorfield.renderer.rays import camera_rays, spread_of
 from anchorfield.renderer.types import Frame
 
 ROUND = 24  # samples of a ray at a time, so that rays which are opaque ask for no more
@@ -28,6 +28,7 @@ class UnitRays:
     origins: Tensor  # [R, 3]
     directions: Tensor  # [R, 3] of unit length
     near: Tensor  # [R]
+    spread: Tensor  # [R] of a pixel's beam: its width over the distance
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -61,7 +62,7 @@ def trace(
     samples = march(rays.origins, rays.directions, rays.near, far, jitter, bits, layout, most)
     if culled:
         samples = in_light(field, rays, samples)
-    latent = field.latent(_points(rays, samples))
+    latent = field.latent(_points(rays, samples), _widths(rays, samples))
     basis = spherical_harmonics_basis(rays.directions, DIRECTION_DEGREE)
     colour = field.colour(latent, basis[samples.ray])
     values = torch.cat([colour, samples.middles[:, None]], 1)
@@ -72,7 +73,7 @@ def trace(
 @torch.no_grad()
 def in_light(field: RadianceField, rays: UnitRays, samples: Samples) -> Samples:
     """The samples that light still reaches."""
-    optical = field.density(_points(rays, samples)) * (samples.t1 - samples.t0)
+    optical = field.density(_points(rays, samples), _widths(rays, samples)) * (samples.t1 - samples.t0)
     dark = composite_rays(optical, optical[:, None], samples.starts)[2] == 0
     lit = ~dark | (optical == 0)  # what takes nothing has no weight either
     before = torch.cat([lit.new_zeros(1, dtype=torch.int32), lit.cumsum(0, dtype=torch.int32)])
@@ -82,6 +83,11 @@ def in_light(field: RadianceField, rays: UnitRays, samples: Samples) -> Samples:
 def _points(rays: UnitRays, samples: Samples) -> Tensor:
     """Where samples lie, [S, 3]."""
     return rays.origins[samples.ray] + samples.middles[:, None] * rays.directions[samples.ray]
+
+
+def _widths(rays: UnitRays, samples: Samples) -> Tensor:
+    """Of the pixels' beams where samples lie, [S]."""
+    return rays.spread[samples.ray] * samples.middles
 
 
 @torch.no_grad()
@@ -101,7 +107,8 @@ def render_strips(
         down = torch.arange(top, min(top + rows, camera.height))
         pixels = torch.stack([across.repeat(len(down)), down.repeat_interleave(camera.width)], 1)
         origins, directions, z_scale = camera_rays(camera, pixels)
-        rays = UnitRays(space.to_unit(origins), directions, torch.full((len(origins),), near / space.side))
+        close = torch.full((len(origins),), near / space.side)
+        rays = UnitRays(space.to_unit(origins), directions, close, spread_of(camera, z_scale))
         colour, light, distance = _through(field, rays, bits, layout)
         alpha = 1 - light
         depth = distance / alpha.clamp_min(1e-6) * z_scale * space.side
@@ -126,5 +133,5 @@ def _through(
         more = (starts.diff() == ROUND) & (light[open_rays] > OPAQUE)
         reached = seen.samples.t1[(starts[1:] - 1).clamp_min(0)] if len(seen.samples.t1) else at.near
         open_rays = open_rays[more]
-        at = UnitRays(at.origins[more], at.directions[more], reached[more])
+        at = UnitRays(at.origins[more], at.directions[more], reached[more], at.spread[more])
     return colour, light, distance

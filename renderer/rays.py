@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
@@ -27,3 +28,11 @@ def camera_rays(
     lengths = points.norm(dim=1)
     directions = (points / lengths[:, None]) @ pose[:3, :3]
     return Rays(camera.centre.expand(len(points), 3), directions, 1 / lengths)
+
+
+def spread_of(
+    camera: Camera,
+    z_scale: Tensor,  # [P]
+) -> Tensor:
+    """The width of a pixel's beam over the distance along it, [P]; the root of its area across the camera's axis."""
+    return z_scale / math.sqrt(camera.fx * camera.fy)

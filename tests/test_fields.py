@@ -94,7 +94,12 @@ def test_a_picture_is_what_its_rays_see_in_one_go() -> None:
     pixels = torch.tensor([[x, y] for y in range(24) for x in range(32)])
     local = torch.stack([(pixels[:, 0] + 0.5 - 16) / 40, (pixels[:, 1] + 0.5 - 12) / 40, torch.ones(768)], 1)
     directions = torch.nn.functional.normalize(local @ pose[:3, :3].T, dim=1)
-    rays = UnitRays(space.to_unit(pose[:3, 3].expand(768, 3)), directions, torch.full((768,), 0.05 / SIDE))
+    rays = UnitRays(
+        space.to_unit(pose[:3, 3].expand(768, 3)),
+        directions,
+        torch.full((768,), 0.05 / SIDE),
+        torch.full((768,), 1 / 40),
+    )
     with torch.no_grad():
         seen = trace(shown.field, rays, shown.grid.bits, shown.layout, torch.zeros(768))
         culled = trace(shown.field, rays, shown.grid.bits, shown.layout, torch.zeros(768), culled=True)

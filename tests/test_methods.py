@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections.abc import Iterator
 from itertools import islice
 
 import pytest
@@ -14,21 +16,38 @@ from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.metrics import psnr
 from anchorfield.scenes.scene import Scene
 
-STEPS = 120
+STEPS, HALF = 120, 67
 
 
-@pytest.fixture(params=methods.names())
-def method(request: pytest.FixtureRequest) -> Method:
-    return methods.load(request.param)()
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """A method after all steps of a budget; which serves every test that only looks."""
+
+    method: Method
+    first: float  # dB of held-out views after a step
+    half: methods.State  # as it was
+    fit: Fit
 
 
-def run(method: Method, scene: Scene, first: int, last: int, state: methods.State | None = None) -> Fit:
-    """Steps first+1 .. last of a budget of STEPS, as the application drives them."""
-    fit = None
-    for fit in islice(method.fit(scene, state), last - first):
-        fit.progress = fit.step / STEPS
+@pytest.fixture(scope="module", params=methods.names())
+def ran(request: pytest.FixtureRequest, sample_scene: Scene) -> Ran:
+    method = methods.load(request.param)()
+    first, half, fit = 0.0, None, None
+    for fit in islice(driven(method.fit(sample_scene)), STEPS):
+        if fit.step == 1:
+            first = held_out(fit, sample_scene)
+        if fit.step == HALF:
+            half = copy.deepcopy(fit.state())
     assert fit is not None
-    return fit
+    assert half is not None
+    return Ran(method, first, half, fit)
+
+
+def driven(steps: Iterator[Fit]) -> Iterator[Fit]:
+    """Steps of a budget of STEPS, as the application drives them."""
+    for fit in steps:
+        fit.progress = fit.step / STEPS
+        yield fit
 
 
 def flat(state: object, prefix: str = "") -> dict[str, object]:
@@ -42,24 +61,19 @@ def held_out(fit: Fit, scene: Scene) -> float:
     return sum(values) / len(values)
 
 
-def test_settings_are_frozen_and_described(method: Method) -> None:
+def test_settings_are_frozen_and_described(ran: Ran) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        method.seed = 3  # type: ignore[misc]
-    assert methods.describe(method.__class__.__module__.rsplit(".", 1)[1]).endswith(".")
+        ran.method.seed = 3  # type: ignore[misc]
+    assert methods.describe(ran.method.__class__.__module__.rsplit(".", 1)[1]).endswith(".")
 
 
-def test_learns(method: Method, sample_scene: Scene) -> None:
-    start = run(method, sample_scene, 0, 1)
-    before = held_out(start, sample_scene)
-    after = held_out(run(method, sample_scene, 0, STEPS), sample_scene)
-    assert after > before + 3, "the squared error did not even halve"
+def test_learns(ran: Ran, sample_scene: Scene) -> None:
+    assert held_out(ran.fit, sample_scene) > ran.first + 3, "the squared error did not even halve"
 
 
-def test_resume_equals_an_uninterrupted_run(method: Method, sample_scene: Scene) -> None:
-    whole = flat(run(method, sample_scene, 0, STEPS).state())
-    half = STEPS // 2 + 7
-    state = run(method, sample_scene, 0, half).state()
-    parts = flat(run(method, sample_scene, half, STEPS, state).state())
+def test_resume_equals_an_uninterrupted_run(ran: Ran, sample_scene: Scene) -> None:
+    *_, fit = islice(driven(ran.method.fit(sample_scene, ran.half)), STEPS - HALF)
+    whole, parts = flat(ran.fit.state()), flat(fit.state())
     assert whole.keys() == parts.keys()
     for name, value in whole.items():
         if isinstance(value, torch.Tensor):
@@ -68,17 +82,16 @@ def test_resume_equals_an_uninterrupted_run(method: Method, sample_scene: Scene)
             assert value == parts[name], name
 
 
-def test_restored_model_renders_the_same(method: Method, sample_scene: Scene) -> None:
-    fit = run(method, sample_scene, 0, 20)
+def test_restored_model_renders_the_same(ran: Ran, sample_scene: Scene) -> None:
     camera = sample_scene.views[sample_scene.test[0]].camera
-    ours, theirs = fit.model.render(camera), method.restore(fit.state()).render(camera)
+    ours, theirs = ran.fit.model.render(camera), ran.method.restore(ran.fit.state()).render(camera)
     assert torch.equal(ours.rgb, theirs.rgb)
     assert torch.equal(ours.depth, theirs.depth)
 
 
-def test_frames_have_the_promised_shapes(method: Method, sample_scene: Scene) -> None:
+def test_frames_have_the_promised_shapes(ran: Ran, sample_scene: Scene) -> None:
     camera = sample_scene.views[sample_scene.test[0]].camera.resized(75, 41)
-    frame = run(method, sample_scene, 0, 2).model.render(camera)
+    frame = ran.fit.model.render(camera)
     assert frame.rgb.shape == (41, 75, 3)
     assert frame.alpha.shape == frame.depth.shape == (41, 75)
     assert all(torch.isfinite(t).all() for t in (frame.rgb, frame.alpha, frame.depth))
@@ -86,14 +99,13 @@ def test_frames_have_the_promised_shapes(method: Method, sample_scene: Scene) ->
     assert frame.alpha.max() <= 1
 
 
-def test_capabilities_hold(method: Method, sample_scene: Scene) -> None:
-    fit = run(method, sample_scene, 0, 2)
-    if isinstance(fit.model, HasGaussians):
-        gaussians = fit.model.gaussians()
+def test_capabilities_hold(ran: Ran, sample_scene: Scene) -> None:
+    if isinstance(ran.fit.model, HasGaussians):
+        gaussians = ran.fit.model.gaussians()
         assert len(gaussians) > 0
         assert not gaussians.means.requires_grad
-    if isinstance(method, HasPlan):
-        assert all(isinstance(line, str) and line for line in method.plan(sample_scene))
+    if isinstance(ran.method, HasPlan):
+        assert all(isinstance(line, str) and line for line in ran.method.plan(sample_scene))
 
 
 def test_unknown_method_names_the_nearest() -> None:

@@ -1,0 +1,217 @@
+"""How radiance fields on hash grids are trained, whatever their encoding: what instant-NGP and its kin share.
+
+Mueller, Evans, Schied and Keller 2022. Learns from rays through random pixels instead of whole photographs; the number
+of rays follows from how many samples they need, so that every step costs about the same.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import huber_loss
+
+from anchorfield.cuda_ext.hash_grid import HashGrid
+from anchorfield.cuda_ext.marching import OccupancyLayout
+from anchorfield.cuda_ext.mlp import WIDTHS
+from anchorfield.methods._fields import VIEWS, FieldModel, Region, draw, region_of, widths_at
+from anchorfield.methods._method import Fit, State, check_choices, check_ranges
+from anchorfield.renderer.adam import Adam
+from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.encodings import Encoding
+from anchorfield.renderer.fields import RadianceField
+from anchorfield.renderer.occupancy import Space, is_due
+from anchorfield.renderer.raymarching import trace
+from anchorfield.scenes.scene import Scene
+
+LOOKS = 2  # cells that are asked in an update of what is occupied, for every sample of a step
+HUBER = 0.1  # difference of colours from which on the loss is linear
+LEAST_RAYS, MOST_RAYS = 4 * VIEWS, 2**18
+STEPS_PER_PIXEL = 2.5  # of a photograph's longer side: one for each costs 2 dB
+LEAST_STEPS, MOST_STEPS = 256, 1024  # along the unit cube's diagonal, unless told otherwise
+LEAST_SAMPLES, MOST_SAMPLES = 2**14, 2**17  # of a step, unless told otherwise
+LAST_RATE = 0.03  # of the learning rate, at the end
+FALLING = 0.4  # of the budget, after which rates fall
+COARSE = ((4, 0.05), (2, 0.2))  # by how much steps are longer until a share of the budget is spent
+CULLED = 0.1  # of the budget, after which samples behind opaque ones are left out
+CONE = 1 / 128  # length of a step over its distance, where there are cascades
+WARM_UP = 10  # steps in which rates rise
+ENCODING = "field.encoding."  # begins the names of the encoding's parameters
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The multiresolution hash grid."""
+
+    levels: int = 16
+    """Grids, from coarse to fine."""
+    features: int = 2
+    """Numbers of a vertex: 1, 2, 4 or 8."""
+    log2_table_size: int = 17
+    """Most rows of a level, as a power of two."""
+    coarsest: int = 16
+    """Vertices along an axis of the coarsest level."""
+    finest: int = 2048
+    """Vertices along an axis of the finest level."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, levels=(1, 32), log2_table_size=(3, 24), coarsest=(2, 1024), finest=(2, 2**19))
+        check_choices(self, features=(1, 2, 4, 8))
+
+    def layout(self) -> HashGrid:
+        """The grid as its kernel knows it."""
+        return HashGrid.up_to(
+            max(self.finest, self.coarsest),
+            self.levels,
+            self.coarsest,
+            features=self.features,
+            log2_table_size=self.log2_table_size,
+        )
+
+
+@dataclass(frozen=True)
+class Ngp(ABC):
+    """Settings that all fields on hash grids have."""
+
+    ignores_points: ClassVar[Literal[True]] = True
+
+    grid: Grid = field(default_factory=Grid)
+    """Where features of positions are kept."""
+    width: int = 64
+    """Units of the hidden layers: 16, 32, 64 or 128."""
+    samples: int = 0
+    """Samples of a step, about; 0: two for each pixel of a photograph, 16,384 to 131,072."""
+    diagonal: int = 0
+    """Samples along the diagonal of the full unit cube; 0: 2.5 for each pixel of a photograph's side, 256 to 1024."""
+    voxels: int = 0
+    """Voxels along an axis of the grid of what is occupied, a power of two; 0: 128 for objects with alpha, else 64."""
+    rate: float = 1e-2
+    """Learning rate; falls to a thirtieth."""
+    seed: int = 0
+    """Of every random choice."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, samples=(0, 2**22), diagonal=(0, 4096), rate=(0, 1), seed=(0, 2**63))
+        check_choices(self, width=WIDTHS, voxels=(0, 16, 32, 64, 128, 256, 512))
+
+    @abstractmethod
+    def encoding(self, random: torch.Generator | None) -> Encoding:
+        """The encoding to begin with, or one of the same shapes."""
+
+    def field(self, contracted: bool, random: torch.Generator | None) -> RadianceField:
+        """The field to begin with, or one of the same shapes."""
+        return RadianceField(self.encoding(random), self.width, contracted, random)
+
+    def plan(self, scene: Scene) -> list[str]:
+        """What will be trained, a line each."""
+        numbers = sum(parameter.numel() for parameter in self.encoding(None).parameters())
+        return [f"{numbers:,} numbers in {self.grid.levels} grids ({4e-6 * numbers:.1f} MB)"]
+
+    def fit(self, scene: Scene, resume: State | None = None) -> Iterator[Fit]:
+        """Optimise for ever, yielding after each step."""
+        random = torch.Generator().manual_seed(self.seed)
+        if resume:
+            model = self.restore(resume)
+            fit = Fit(model, self._optimiser(model), random).resume(resume)
+        else:
+            region = region_of(scene, random)
+            layout = self._occupancy(region, scene.views[scene.train[0]].camera)
+            model = self._model(region, layout, torch.tensor(scene.background), random)
+            cameras = [scene.views[i].camera for i in scene.train]
+            model.grid.mark_unseen(cameras, region.space)
+            fit = Fit(model, self._optimiser(model), random, memory={"rays": LEAST_RAYS})
+        yield from self._steps(scene, fit, model)
+
+    def _steps(self, scene: Scene, fit: Fit, model: FieldModel) -> Iterator[Fit]:
+        """Steps for ever from a fit that is ready."""
+        region, fixed, samples = model.region, torch.tensor(scene.background), self._samples(scene)
+        encoding = model.field.encoding
+
+        def density(points: Tensor) -> Tensor:
+            return model.field.density(points, widths_at(scene, region, points, fit.random))
+
+        while True:
+            encoding.begin_step(fit.progress, fit.random)
+            if is_due(fit.step):
+                model.grid.update(density, LOOKS * samples, fit.random)
+            fit.optimiser.rates = self._rates(fit, encoding)
+            batch = draw(scene, int(fit.memory["rays"]), region, fit.random)
+            count = len(batch.rays)
+            jitter = torch.rand(count, generator=fit.random)
+            seen = trace(
+                model.field,
+                batch.rays,
+                model.grid.bits,
+                _strides(model.layout, fit.progress),
+                jitter,
+                culled=fit.progress > CULLED,
+            )
+            background = fixed if batch.alpha is None else torch.rand(count, 3, generator=fit.random)
+            colour = seen.colour + seen.light[:, None] * background
+            difference = huber_loss(colour, batch.over(background), reduction="none", delta=HUBER).mean(1)
+            penalty = encoding.penalty()
+            extra = {} if penalty is None else {"penalty": penalty}
+            fit.descend(colour=(difference * batch.counts).mean(), **extra)
+            encoding.end_step()
+            fit.memory["rays"] = _rays(count, len(seen.weights), samples)
+            yield fit
+
+    def _rates(self, fit: Fit, encoding: Encoding) -> dict[str, float | Tensor]:
+        """The learning rate of each parameter."""
+        fallen = max(0.0, (fit.progress - FALLING) / (1 - FALLING))
+        rate = self.rate * min(1.0, (fit.step + 1) / WARM_UP) * float(LAST_RATE**fallen)
+        rates: dict[str, float | Tensor] = dict.fromkeys(fit.optimiser.parameters, rate)
+        return rates | {ENCODING + name: factor * rate for name, factor in encoding.rates().items()}
+
+    def _samples(self, scene: Scene) -> int:
+        camera = scene.views[scene.train[0]].camera
+        return self.samples or max(LEAST_SAMPLES, min(MOST_SAMPLES, 2 * camera.width * camera.height))
+
+    def restore(self, state: State) -> FieldModel:
+        """The model of a checkpoint."""
+        saved = state["model"]
+        cascades, cells = saved["grid.density"].shape
+        region = Region(Space(saved["space"][:3], float(saved["space"][3])), cascades, float(saved["near"]))
+        layout = _layout(cascades, round(cells ** (1 / 3)), float(saved["step"]))
+        model = self._model(region, layout, saved["background"], None)
+        model.load_state_dict(saved)
+        return model
+
+    def _model(
+        self, region: Region, occupancy: OccupancyLayout, background: Tensor, random: torch.Generator | None
+    ) -> FieldModel:
+        return FieldModel(self.field(region.cascades > 1, random), region, occupancy, background)
+
+    def _occupancy(self, region: Region, camera: Camera) -> OccupancyLayout:
+        voxels = self.voxels or (128 if region.cascades == 1 else 64)
+        fine = round(STEPS_PER_PIXEL * max(camera.width, camera.height))
+        steps = self.diagonal or max(LEAST_STEPS, min(MOST_STEPS, fine))
+        return _layout(region.cascades, voxels, math.sqrt(3) / steps)
+
+    def _optimiser(self, model: FieldModel) -> Adam:
+        touched = [ENCODING + name for name in model.field.encoding.touched]
+        return Adam(dict(model.named_parameters()), {}, touched=touched, betas=(0.9, 0.99))
+
+
+def _layout(cascades: int, voxels: int, step: float) -> OccupancyLayout:
+    longest = OccupancyLayout(voxels, cascades).largest_step
+    return OccupancyLayout(voxels, cascades, min(step, longest), CONE if cascades > 1 else 0.0)
+
+
+def _strides(layout: OccupancyLayout, progress: float) -> OccupancyLayout:
+    """Longer steps at first, when space is foggy and only coarse levels have learnt: more rays for as many samples."""
+    factor = next((factor for factor, share in COARSE if progress < share), 1)
+    return replace(
+        layout, smallest_step=min(factor * layout.smallest_step, layout.largest_step), cone=factor * (layout.cone or 0)
+    )
+
+
+def _rays(rays: int, samples: int, wanted: int) -> int:
+    """Rays of the next step, as many as need the samples that are wanted, where the last one's needed `samples`."""
+    fitting = min(rays * wanted / max(samples, 1), 2 * rays)  # a batch that hit little says little
+    return max(LEAST_RAYS, min(MOST_RAYS, round(fitting / VIEWS) * VIEWS))
