@@ -16,7 +16,7 @@ from anchorfield.app import files, machine
 from anchorfield.renderer.distance_field import DistanceField, Samples, fit_distance, surface_points
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.mesh_distance import MeshDistance
-from anchorfield.renderer.meshing import Mesh, with_normals
+from anchorfield.renderer.meshing import Mesh, with_normals, without_small_parts
 from anchorfield.renderer.meshing_grid import field_surface
 from anchorfield.scenes.mesh_files import check_mesh_ending, read_mesh, write_mesh
 
@@ -25,6 +25,7 @@ Show = Callable[[float, str], None]
 
 MARGIN = 1.15  # of the unit cube around the mesh's box; a voxel on every side must fit
 COMPARED = 50_000  # places on each surface from which distances are measured
+SPECK = 1e-3  # share of the largest part's area, below which a part is none of the mesh's
 SHOW_EVERY = 0.5  # seconds
 PREPARED, LEARNT, MESHED = 0.2, 0.7, 0.9  # shares of the work, as shown
 
@@ -83,7 +84,7 @@ def fit_mesh(
         raise DataError(f"{source} encloses nothing: a signed distance needs an inside; close the mesh")
     field = DistanceField(resolution, size, random)
     steps, spent = _learn(field, samples, random, seconds, show)
-    made = _surface(field, unit, resolution, show)
+    made = without_small_parts(_surface(field, unit, resolution, show), SPECK)
     if not len(made):
         raise DataError(f"{source}: the field has no surface yet; give it more --seconds")
     write_mesh(out, with_normals(made), world_from_unit, up=(0, 1, 0))  # +y is up in the .glb as well
