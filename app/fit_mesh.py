@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from anchorfield.app import files, machine
 from anchorfield.renderer.distance_field import DistanceField, Samples, fit_distance, surface_points
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.mesh_distance import MeshDistance
-from anchorfield.renderer.meshing import Mesh, with_normals, without_small_parts
+from anchorfield.renderer.meshing import Mesh, smoothed, with_normals, without_small_parts
 from anchorfield.renderer.meshing_grid import field_surface
 from anchorfield.scenes.mesh_files import check_mesh_ending, read_mesh, write_mesh
 
@@ -24,8 +25,10 @@ Array = NDArray[np.float64]
 Show = Callable[[float, str], None]
 
 MARGIN = 1.15  # of the unit cube around the mesh's box; a voxel on every side must fit
-COMPARED = 50_000  # places on each surface from which distances are measured
+LEAST_KNOWN, MOST_KNOWN = 2**13, 2**19  # distances to learn from; between them two for each voxel of a side
+COMPARED = 20_000  # places on each surface from which distances are measured
 SPECK = 1e-3  # share of the largest part's area, below which a part is none of the mesh's
+SMOOTH = 2  # rounds that even out what is smaller than a voxel, without shrinking
 SHOW_EVERY = 0.5  # seconds
 PREPARED, LEARNT, MESHED = 0.2, 0.7, 0.9  # shares of the work, as shown
 
@@ -65,8 +68,8 @@ def fit_mesh(
     """
     if not 0 < seconds < 1e6:
         raise UsageError(f"--seconds: expected more than 0, got {seconds!r}")
-    if not 8 <= size <= 24:
-        raise UsageError(f"--size: expected 8 to 24, got {size!r}")
+    if not 13 <= size <= 24:  # the coarsest grid must fit, or nothing is smooth
+        raise UsageError(f"--size: expected 13 to 24, got {size!r}")
     if not 16 <= resolution <= 2048:
         raise UsageError(f"--resolution: expected 16 to 2048, got {resolution!r}")
     check_mesh_ending(out)
@@ -79,12 +82,12 @@ def fit_mesh(
     unit = (vertices - world_from_unit[:3, 3]) / world_from_unit[0, 0]
     random = torch.Generator().manual_seed(seed)
     show(0.0, "computing distances")
-    samples = Samples(unit, faces, random)
+    samples = Samples(unit, faces, min(MOST_KNOWN, max(LEAST_KNOWN, 2 * resolution**2)), random)
     if not bool((samples.distances < 0).any()):
         raise DataError(f"{source} encloses nothing: a signed distance needs an inside; close the mesh")
     field = DistanceField(resolution, size, random)
     steps, spent = _learn(field, samples, random, seconds, show)
-    made = without_small_parts(_surface(field, unit, resolution, show), SPECK)
+    made = smoothed(without_small_parts(_surface(field, unit, resolution, show), SPECK), SMOOTH)
     if not len(made):
         raise DataError(f"{source}: the field has no surface yet; give it more --seconds")
     write_mesh(out, with_normals(made), world_from_unit, up=(0, 1, 0))  # +y is up in the .glb as well
@@ -102,7 +105,7 @@ def _outwards(source: Path, vertices: Array, faces: NDArray[np.int64]) -> NDArra
 
     if _open_edges(faces):
         mesh = trimesh.Trimesh(vertices, faces, process=False)
-        trimesh.repair.fix_winding(mesh)
+        trimesh.repair.fix_winding(mesh)  # type: ignore[no-untyped-call]
         faces = np.asarray(mesh.faces, np.int64)
     count = _open_edges(faces)
     if count:
@@ -151,9 +154,16 @@ def _learn(
 def _surface(field: DistanceField, vertices: Array, resolution: int, show: Show) -> Mesh:
     """The field's zero surface in the unit cube, within a voxel about the box of `vertices`."""
     low, high = vertices.min(0), vertices.max(0)
+    middle, half = (torch.from_numpy(place / 2).float() for place in (high + low, high - low))
     voxel = float((high - low).max()) / resolution
     x, y, z = (int(count) + 2 for count in np.ceil((high - low) / voxel - 1e-6))
-    for done, mesh in enumerate(field_surface(field.distance, low - voxel, voxel, (x, y, z))):
+
+    def distance(places: Tensor) -> Tensor:
+        beyond = ((places - middle).abs() - half).clamp_min(0).norm(dim=1)
+        found = field.distance(places)
+        return torch.where(beyond > 0, found.maximum(beyond), found)  # the surface does not leave its box
+
+    for done, mesh in enumerate(field_surface(distance, low - voxel, voxel, (x, y, z))):
         if mesh is not None:
             return mesh
         show(LEARNT, f"meshing, part {done + 1}")

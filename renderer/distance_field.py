@@ -1,8 +1,8 @@
 """A signed distance as a function of the place: a hash grid and a small perceptron that learn a mesh.
 
-After Mueller et al. 2022, section 5.2. Half of the samples lie on the surface, a quarter near it and a quarter anywhere:
-fewer there, and hash collisions leave specks of a surface in empty space. The loss is the mean absolute error relative to
-the distance (MAPE), so that what is near the surface counts most.
+After Mueller et al. 2022, section 5.2. Half of the samples lie on the surface, a quarter near it, a quarter anywhere:
+fewer there, and hash collisions leave specks of a surface in empty space. The loss is the mean absolute error relative
+to the distance (MAPE), so that what is near the surface counts most.
 Everything happens in the unit cube; distances are in units of its side.
 """
 
@@ -21,9 +21,8 @@ from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.encodings import HashEncoding
 from anchorfield.renderer.mesh_distance import MeshDistance
 
-BATCH = 2**15  # places of a step
-SURFACE = 2**20  # places on the surface
-KNOWN = 2**17  # places off the surface whose distances are computed once, half of them near it
+MOST = 2**15  # places of a step, at most
+SURFACE = 8  # places on the surface for each that is known off it
 NEAR = (1e-3, 3e-2)  # spreads about the surface, in sides of the cube
 RATE, LAST_RATE = 1e-2, 0.01  # of learning, and the share of it that is left at the end
 FLOOR = 0.01  # is added to the distance that an error is relative to
@@ -57,24 +56,25 @@ class DistanceField(nn.Module):
 class Samples:
     """Places about a surface in the unit cube and their signed distances."""
 
-    def __init__(self, vertices: NDArray[np.float64], faces: NDArray[np.int64], random: torch.Generator):
-        """Of `vertices` [V, 3] in the unit cube and `faces` [F, 3] some of which have an area."""
-        self.surface = surface_points(vertices, faces, SURFACE, random).float()
-        near = surface_points(vertices, faces, KNOWN // 2, random)
+    def __init__(self, vertices: NDArray[np.float64], faces: NDArray[np.int64], known: int, random: torch.Generator):
+        """Of `vertices` [V, 3] in the unit cube and `faces` [F, 3], with `known` places off it, half of them near."""
+        self.surface = surface_points(vertices, faces, SURFACE * known, random).float()
+        near = surface_points(vertices, faces, known // 2, random)
         low, high = (torch.tensor(share).log() for share in NEAR)
         spread = torch.exp(low + (high - low) * torch.rand(len(near), 1, generator=random))
         near += spread * torch.randn(near.shape, generator=random)
-        anywhere = torch.rand(KNOWN // 2, 3, generator=random, dtype=torch.float64)
+        anywhere = torch.rand(known // 2, 3, generator=random, dtype=torch.float64)
         places = torch.cat([near.clamp(0, 1), anywhere])
         self.places = places.float()
         self.distances = torch.from_numpy(MeshDistance(vertices, faces).signed(self.places.numpy())).float()
 
     def draw(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Places [BATCH, 3] and distances [BATCH], half of them on the surface."""
-        surface = self.surface[torch.randint(len(self.surface), (BATCH // 2,), generator=random)]
-        chosen = torch.randint(len(self.places), (BATCH - len(surface),), generator=random)
+        """Places [N, 3] and distances [N], half of them on the surface; N is at most what is known."""
+        half = min(MOST, len(self.places)) // 2
+        surface = self.surface[torch.randint(len(self.surface), (half,), generator=random)]
+        chosen = torch.randint(len(self.places), (half,), generator=random)
         places = torch.cat([surface, self.places[chosen]])
-        return places, torch.cat([torch.zeros(len(surface)), self.distances[chosen]])
+        return places, torch.cat([torch.zeros(half), self.distances[chosen]])
 
 
 def surface_points(

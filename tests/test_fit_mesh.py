@@ -13,6 +13,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from anchorfield.app.cli import main
+from anchorfield.app.fit_mesh import fit_mesh
 from anchorfield.renderer.distance_field import DistanceField, Samples, fit_distance
 from anchorfield.renderer.errors import DataError
 from anchorfield.renderer.mesh_distance import MeshDistance
@@ -83,21 +84,21 @@ def test_faces_without_area_change_nothing() -> None:
 
 def learnt(steps: int) -> tuple[DistanceField, list[float]]:
     mesh, random = box(), torch.Generator().manual_seed(3)
-    samples = Samples(mesh.vertices + 0.5, np.asarray(mesh.faces, np.int64), random)
-    field = DistanceField(32, 12, random)
+    samples = Samples(mesh.vertices + 0.5, np.asarray(mesh.faces, np.int64), 8192, random)
+    field = DistanceField(24, 14, random)
     spent = iter(range(steps))
     return field, list(islice(fit_distance(field, samples, random, lambda: next(spent) / steps), steps))
 
 
 def test_a_box_is_learnt_and_the_same_seed_learns_the_same() -> None:
-    field, errors = learnt(25)
+    field, errors = learnt(40)
     assert errors[-1] < 0.3 * errors[0]
     points = places(2000, 0.45)
     found = field.distance(torch.from_numpy(points + 0.5).float()).numpy()
-    assert np.abs(found - of_box(points)).mean() < 0.01
+    assert np.abs(found - of_box(points)).mean() < 0.1 * np.abs(of_box(points)).mean()
     far = np.abs(of_box(points)) > 0.05
     assert np.array_equal(found[far] < 0, of_box(points)[far] < 0)
-    again, _ = learnt(25)
+    again, _ = learnt(40)
     assert torch.equal(field.weights, again.weights)
     assert torch.equal(field.encoding.table, again.encoding.table)
 
@@ -108,7 +109,7 @@ def test_a_ball_comes_back_in_its_own_frame(tmp_path: Path, capsys: pytest.Captu
     mesh.apply_translation([100, -50, 7])
     mesh.invert()  # faces that look inwards are turned
     mesh.export(source)
-    settings = ["--seconds", "1", "--size", "12", "--resolution", "24", "--json"]
+    settings = ["--seconds", "1", "--size", "14", "--resolution", "24", "--json"]
     assert main(["fit-mesh", str(source), "-o", str(out), *settings]) == 0
     said = json.loads(capsys.readouterr().out)
     made = trimesh.load_mesh(out)
@@ -126,9 +127,7 @@ def test_an_open_mesh_is_fitted_with_a_warning_in_words(tmp_path: Path) -> None:
     path = tmp_path / "open.ply"
     trimesh.Trimesh(mesh.vertices, mesh.faces[1:]).export(path)
     with pytest.warns(UserWarning, match="not watertight, 3 edges are open"):
-        from anchorfield.app.fit_mesh import fit_mesh
-
-        fit_mesh(path, tmp_path / "out.obj", 0.5, 10, 16)
+        fit_mesh(path, tmp_path / "out.obj", 0.5, 14, 16)
     assert (tmp_path / "out.obj").stat().st_size > 0
 
 
