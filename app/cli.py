@@ -25,6 +25,7 @@ from anchorfield.app.options import (
     Eval,
     Export,
     FitImage,
+    FitMesh,
     Mesh,
     Methods,
     Render,
@@ -322,6 +323,27 @@ def _fit_image(arguments: list[str]) -> int:
     return DONE
 
 
+def _fit_mesh(arguments: list[str]) -> int:
+    options = parse(FitMesh, "fit-mesh", arguments)
+    if options.out is None:
+        return _fail("fit-mesh needs -o FILE; its ending says the format (.ply, .glb, .obj)", USAGE)
+    from dataclasses import asdict
+
+    from anchorfield.app.fit_mesh import fit_mesh
+
+    show = None if options.json else _progress_line()
+    budget = options.seconds, options.size, options.resolution, options.seed
+    found = fit_mesh(options.mesh, options.out, *budget, show)
+    if options.json:
+        print(json.dumps({"file": str(options.out)} | asdict(found)))
+        return DONE
+    print(f"{options.out}: {found.faces:,} faces after {found.steps:,} steps in {found.seconds:.1f} s,", end=" ")
+    print(f"{found.size_bytes:,} bytes of parameters in float16")
+    for text, gap in (("from it to the mesh", found.to_source), ("from the mesh to it", found.from_source)):
+        print(f"distance {text}: mean {gap.mean:.4f} %, 95th percentile {gap.p95:.4f} % of the diagonal")
+    return DONE
+
+
 def _progress_line() -> Callable[[float, str], None]:
     """Shows what is being done on one line of a terminal, at most some times a second; nothing elsewhere."""
     if not sys.stderr.isatty():
@@ -411,6 +433,7 @@ RUNNERS: dict[str, Callable[[list[str]], int]] = {
     "edit": _edit,
     "mesh": _mesh,
     "fit-image": _fit_image,
+    "fit-mesh": _fit_mesh,
     "methods": _methods,
     "doctor": _doctor,
     "demo": _demo,

@@ -227,6 +227,26 @@ class FitImage:
 
 
 @dataclass(frozen=True)
+class FitMesh:
+    """Fit a mesh's signed distance by a hash grid field and mesh it again."""
+
+    mesh: Annotated[Positional[Path], _option("MESH")]
+    """A mesh, best a closed one: .ply, .obj, .glb, .stl and what else trimesh reads."""
+    out: Annotated[Path | None, _option("FILE", "(required)", "-o")] = None
+    """Mesh to write: .ply, .glb or .obj."""
+    seconds: Annotated[float, _option("S", "(default: 20)")] = 20.0
+    """Time to learn."""
+    size: Annotated[int, _option("N", "(default: 16)")] = 16
+    """Most rows of a level of the grid, as a power of two: the field's size."""
+    resolution: Annotated[int, _option("N", "(default: 256)")] = 256
+    """Voxels along the longest side, for learning and meshing."""
+    seed: Annotated[int, _option("S", "(default: 0)")] = 0
+    """Seed of every random choice."""
+    json: Flag = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
 class Methods:
     """List the methods, or the settings of one."""
 
@@ -265,6 +285,7 @@ VERBS: dict[str, type] = {
     "edit": Edit,
     "mesh": Mesh,
     "fit-image": FitImage,
+    "fit-mesh": FitMesh,
     "methods": Methods,
     "doctor": Doctor,
     "demo": Demo,

@@ -54,6 +54,41 @@ def check_mesh_ending(path: Path) -> None:
         raise UsageError(f"{path}: unknown ending '{path.suffix}' for a mesh. Known: {', '.join(WRITERS)}")
 
 
+def read_mesh(path: Path | str) -> tuple[Array, NDArray[np.int64]]:
+    """Vertices [V, 3] and triangles [F, 3] of any file that trimesh knows, in one piece; equal vertices are one.
+
+    Raises DataError for what is no mesh, has no triangle with an area, or holds numbers that are not finite.
+    """
+    import trimesh
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path} {'is a folder, expected a mesh' if path.is_dir() else 'does not exist'}")
+    known = sorted(trimesh.available_formats())
+    if path.suffix.lower()[1:] not in known:
+        raise DataError(f"{path}: '{path.suffix}' is no ending of a mesh. Known: {', '.join(known)}")
+    try:
+        loaded = trimesh.load_mesh(path, process=False)
+        vertices, faces = np.asarray(loaded.vertices, np.float64), np.asarray(loaded.faces, np.int64)
+    except MemoryError:
+        raise
+    except Exception as problem:  # the readers raise whatever they stumble over
+        raise DataError(f"{path} cannot be read as a mesh: {type(problem).__name__}: {problem}") from problem
+    if not len(faces):
+        raise DataError(f"{path} has no triangles: expected a mesh, not points or lines")
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        raise DataError(f"{path}: a triangle names a vertex that is not there; export the mesh again")
+    if not np.isfinite(vertices).all():
+        raise DataError(f"{path}: {int((~np.isfinite(vertices)).any(1).sum())} vertices are not finite")
+    vertices, same = np.unique(vertices, axis=0, return_inverse=True)
+    faces = same.reshape(-1)[faces]
+    corners = vertices[faces]
+    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    if not areas.max() > 0:
+        raise DataError(f"{path}: no triangle has an area")
+    return vertices, faces
+
+
 def in_source_frame(mesh: Mesh, source_from_world: Array) -> Mesh:
     """The mesh under a similarity, computed in double precision."""
     try:
