@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -63,14 +63,15 @@ class Grid:
         check_ranges(self, levels=(1, 32), log2_table_size=(3, 24), coarsest=(2, 1024), finest=(2, 2**19))
         check_choices(self, features=(1, 2, 4, 8))
 
-    def layout(self) -> HashGrid:
-        """The grid as its kernel knows it."""
+    def layout(self, **more: Any) -> HashGrid:
+        """The grid as its kernel knows it, with more of the kernel's settings."""
         return HashGrid.up_to(
             max(self.finest, self.coarsest),
             self.levels,
             self.coarsest,
             features=self.features,
             log2_table_size=self.log2_table_size,
+            **more,
         )
 
 

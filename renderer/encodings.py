@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from anchorfield.cuda_ext.hash_grid import HashGrid, hash_grid
 
 FIRST_VALUES = 1e-4  # so small that a field starts almost constant
+FIRST_CONFIDENCES = 0.01
 
 GATES, STEEP = (
     (1e4, 1e5),
@@ -74,6 +75,35 @@ class HashEncoding(Encoding):
     def forward(self, positions: Tensor) -> Tensor:
         """Features [N, levels * features] at positions [N, dimensions] in [0, 1]."""
         return hash_grid(positions, self.table, self.layout)
+
+
+class ProbedEncoding(HashEncoding):
+    """A hash grid whose vertices learn which of a few rows is theirs (Compact NGP, Takikawa et al. 2023).
+
+    At rest it is the table and a small whole number for each row of the index; confidences serve training alone.
+    """
+
+    touched = ("table", "confidences")
+    choice: Tensor
+
+    def __init__(self, layout: HashGrid, random: torch.Generator | None = None):
+        super().__init__(layout, random)
+        first = FIRST_CONFIDENCES * torch.randn(layout.index_rows, layout.probes, generator=random)
+        self.confidences = nn.Parameter(first)
+        self.register_buffer("choice", _largest(first))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Features [N, levels * features] of the rows that are chosen; all that may be learn."""
+        probabilities = torch.softmax(self.confidences, 1) if torch.is_grad_enabled() else None
+        return hash_grid(positions, self.table, self.layout, choice=self.choice, probabilities=probabilities)
+
+    def end_step(self) -> None:
+        """Choose what confidence is largest in."""
+        self.choice = _largest(self.confidences.detach())
+
+
+def _largest(confidences: Tensor) -> Tensor:
+    return confidences.argmax(1).to(torch.uint8)
 
 
 class HollowEncoding(Encoding):
@@ -163,7 +193,7 @@ class LatentEncoding(Encoding):
         """Features [N, levels * features], decoded after interpolation: both are linear."""
         learning = torch.is_grad_enabled()
         read = hash_grid(positions, self._chosen() if learning else self.latents.round(), self.layout)
-        latents = read.view(len(positions), self.layout.levels, -1)
+        latents = read.view(len(positions), self.layout.levels, self.layout.features)
         return (latents @ self.decoder + self.shift).flatten(1)
 
     def _chosen(self) -> Tensor:
