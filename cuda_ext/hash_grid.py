@@ -1,4 +1,8 @@
-"""Multiresolution hash grid encoding (Mueller et al. 2022): positions to trainable features."""
+"""Multiresolution hash grid encoding (Mueller et al. 2022): positions to trainable features.
+
+Cells are cubes or simplices (Wen and Yang 2023); where vertices share rows, each may choose among a few by a learned
+index (Takikawa et al. 2023).
+"""
 
 from __future__ import annotations
 
@@ -14,17 +18,29 @@ from torch.nn.functional import pad
 from anchorfield.cuda_ext import _kernels
 from anchorfield.cuda_ext._checks import check
 
+INTERPOLATIONS = ("linear", "smoothstep", "simplex")  # in the order of the kernels' own
+SIMPLEX = INTERPOLATIONS.index("simplex")
+
 
 @dataclasses.dataclass(frozen=True)
 class HashGrid:
     """How a hash grid is laid out.
 
     Level l has scale base_resolution * per_level_scale^l - 1 cells along an axis (rarely a whole number) and
-    resolution ceil(scale) + 1. A position x in [0, 1] lies at scale * x + 0.5, so that it touches vertices 0 to
+    resolution ceil(scale) + 1. A position x in [0, 1] lies at p = scale * x + 0.5, so that it touches vertices 0 to
     resolution. Where all (resolution + 1)^dimensions vertices fit into 2^log2_table_size rows, the level is dense:
     vertex c has row c_0 + c_1 (resolution + 1) + ..., and none shares it. Elsewhere vertices are hashed to
-    (c_0 p_0 xor c_1 p_1 xor ...) mod 2^log2_table_size, in 32 bits, with p = 1, 2654435761, 805459861, 3674653429.
+    h(c) mod 2^log2_table_size with h(c) = c_0 p_0 xor c_1 p_1 xor ... in 32 bits, p = 1, 2654435761, 805459861, 3674653429.
     Levels follow each other in the table; each begins at a multiple of 8 rows.
+
+    Simplices (Wen and Yang 2023), d = dimensions: cells are those of the cubes in which p + (sqrt(d + 1) - 1) / d (p_0 +
+    ... + p_(d-1)) lies, each cut into d! simplices along its diagonal. That takes sqrt(d + 1) times as many vertices,
+    so the scale is divided by (d + 1)^(1 / (2 d)). A level is dense where the box around its skewed vertices fits: it is
+    never larger than a hashed one then, and none of its vertices share a row, though most rows of the box stay unused.
+
+    Probes (Takikawa et al. 2023): vertex c of a hashed level has row (probes h(c)) mod 2^log2_table_size + choice[r] with
+    r = the upper log2_index_size bits of c_0 q_0 xor c_1 q_1 xor ..., q = 2246822519, 3266489917, 668265263, 374761393:
+    one of `probes` rows that follow each other, which those that collide in h may choose apart.
     """
 
     levels: int = 16
@@ -37,10 +53,14 @@ class HashGrid:
     """Vertices along an axis of the coarsest level."""
     per_level_scale: float = 1.447
     """Growth of the resolution from level to level."""
-    interpolation: Literal["linear", "smoothstep"] = "linear"
-    """Between the vertices of a cell; smoothstep has continuous gradients."""
+    interpolation: Literal["linear", "smoothstep", "simplex"] = "linear"
+    """Between the vertices of a cell; smoothstep has continuous gradients, simplex reads dimensions + 1 vertices."""
     dimensions: int = 3
     """Of the positions: 2, 3 or 4."""
+    probes: int = 1
+    """Rows that a vertex of a hashed level chooses from: 1, 2, 4, 8 or 16."""
+    log2_index_size: int = 14
+    """Choices of a hashed level, as a power of two; 1 to 24."""
 
     def __post_init__(self) -> None:
         """Refuse what the kernels cannot do."""
@@ -49,9 +69,13 @@ class HashGrid:
         _expect("log2_table_size", self.log2_table_size, "3 to 24", 3 <= self.log2_table_size <= 24)
         _expect("base_resolution", self.base_resolution, "at least 2", self.base_resolution >= 2)
         _expect("per_level_scale", self.per_level_scale, "at least 1", self.per_level_scale >= 1)
-        known = ("linear", "smoothstep")
-        _expect("interpolation", self.interpolation, "linear or smoothstep", self.interpolation in known)
+        known = self.interpolation in INTERPOLATIONS
+        _expect("interpolation", self.interpolation, "linear, smoothstep or simplex", known)
         _expect("dimensions", self.dimensions, "2, 3 or 4", self.dimensions in (2, 3, 4))
+        _expect("probes", self.probes, "1, 2, 4, 8 or 16", self.probes in (1, 2, 4, 8, 16))
+        most = 2**self.log2_table_size
+        _expect("probes", self.probes, f"at most the {most} rows of a level", self.probes <= most)
+        _expect("log2_index_size", self.log2_index_size, "1 to 24", 1 <= self.log2_index_size <= 24)
         finest = self.scales[-1]
         _expect("per_level_scale", self.per_level_scale, "a finest level of at most 2^20 cells", finest <= 2**20)
 
@@ -64,11 +88,15 @@ class HashGrid:
     @cached_property
     def scales(self) -> list[float]:
         """Cells along an axis, level by level."""
-        return [self.base_resolution * self.per_level_scale**level - 1 for level in range(self.levels)]
+        d = self.dimensions
+        coarser = (d + 1) ** (0.5 / d) if self.interpolation == "simplex" else 1
+        return [(self.base_resolution * self.per_level_scale**level - 1) / coarser for level in range(self.levels)]
 
     @cached_property
     def resolutions(self) -> list[int]:
-        """Vertices along an axis, level by level; one more is touched where x = 1."""
+        """Vertices along an axis (of the box around the skewed ones), level by level; one more is touched where x = 1."""
+        if self.interpolation == "simplex":
+            return [math.ceil((scale + 0.5) * math.sqrt(self.dimensions + 1)) + 1 for scale in self.scales]
         return [math.ceil(scale) + 1 for scale in self.scales]
 
     @cached_property
@@ -92,6 +120,11 @@ class HashGrid:
         return self.offsets[-1]
 
     @property
+    def index_rows(self) -> int:
+        """Choices of all hashed levels, one level after the other."""
+        return self.sides.count(0) << self.log2_index_size
+
+    @property
     def size(self) -> int:
         """Numbers of the encoding of a position, levels * features."""
         return self.levels * self.features
@@ -107,12 +140,19 @@ def hash_grid(
     table: Tensor,  # [layout.rows, layout.features]
     layout: HashGrid,
     levels_used: int | None = None,  # 0 to layout.levels; all where none is given
+    choice: Tensor | None = None,  # [layout.index_rows] uint8, below layout.probes; not needed for one probe
+    probabilities: Tensor | None = None,  # [layout.index_rows, layout.probes] in [0, 1], of every row that may be chosen
 ) -> Tensor:
     """Features of each level interpolated at the positions, [N, levels * features], level by level.
 
     Levels from `levels_used` on give zeros and get no gradient, for fits from coarse to fine. Differentiable twice in
-    `table` and `positions`: linear interpolation has second derivatives along two different axes only, smoothstep all.
-    A clamped coordinate has no gradient, one that is not a number counts as 0.
+    `table` and `positions`: linear interpolation has second derivatives along two different axes only, smoothstep all,
+    simplices none. A clamped coordinate has no gradient, one that is not a number counts as 0.
+
+    With `probabilities`, the softmax of learned confidences whose largest is `choice`, the features are still those of the
+    chosen rows, but gradients are as if each row counted with its probability (Takikawa et al. 2023): the table's reaches
+    all rows that may be chosen, and `probabilities` has one; that to the positions is of the chosen rows. First
+    derivatives only: a second one raises RuntimeError.
     """
     check(positions=(positions, ("N", layout.dimensions)), table=(table, (layout.rows, layout.features)))
     used = layout.levels if levels_used is None else levels_used
