@@ -437,9 +437,7 @@ def encode_positions_backward(
     return v_positions
 
 
-def encode_probed(
-    positions: Tensor, table: Tensor, choice: Tensor, probabilities: Tensor, *layout: Any
-) -> Tensor:
+def encode_probed(positions: Tensor, table: Tensor, choice: Tensor, probabilities: Tensor, *layout: Any) -> Tensor:
     """Encoding of positions by chosen rows."""
     return encode_positions(positions, None, table, choice, *layout)
 

@@ -141,7 +141,8 @@ def hash_grid(
     layout: HashGrid,
     levels_used: int | None = None,  # 0 to layout.levels; all where none is given
     choice: Tensor | None = None,  # [layout.index_rows] uint8, below layout.probes; not needed for one probe
-    probabilities: Tensor | None = None,  # [layout.index_rows, layout.probes] in [0, 1], of every row that may be chosen
+    probabilities: Tensor
+    | None = None,  # [layout.index_rows, layout.probes] in [0, 1], of every row that may be chosen
 ) -> Tensor:
     """Features of each level interpolated at the positions, [N, levels * features], level by level.
 

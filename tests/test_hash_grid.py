@@ -137,7 +137,9 @@ def test_a_hashed_row_by_hand() -> None:
 @EACH_DTYPE
 def test_the_last_vertex_at_one_is_inside(dtype: torch.dtype) -> None:
     """No position reads another level's rows, however scale and position round."""
-    for growth, how in itertools.product(torch.linspace(1.05, 2.2, 60, dtype=torch.float64).tolist(), ("linear", "simplex")):
+    for growth, how in itertools.product(
+        torch.linspace(1.05, 2.2, 60, dtype=torch.float64).tolist(), ("linear", "simplex")
+    ):
         layout = HashGrid(6, 1, 20, 5, growth, cast("Any", how), dimensions=2)
         assert 0 not in layout.sides
         levels = torch.arange(6).repeat_interleave(torch.tensor(layout.offsets).diff())
@@ -198,7 +200,11 @@ def test_gradients_of_gradients(dimensions: int, interpolation: Any) -> None:
 
 def test_linear_interpolation_bends_along_no_axis() -> None:
     """Second derivatives along one axis vanish, those along two do not; smoothstep has both, simplices have none."""
-    for interpolation, bends, twists in (("linear", False, True), ("smoothstep", True, True), ("simplex", False, False)):
+    for interpolation, bends, twists in (
+        ("linear", False, True),
+        ("smoothstep", True, True),
+        ("simplex", False, False),
+    ):
         layout = HashGrid(1, 1, 12, 5, 1.0, cast("Any", interpolation))
         position = torch.tensor([0.31, 0.47, 0.36], dtype=torch.float64)
         table = table_of(layout)

@@ -371,33 +371,33 @@ template <class S> void bind(nb::module_& m) {
         "hash_grid_table_backward",
         [](In<S> positions, std::optional<In<S>> along, MaybeChoice choice, In<S> v_out, Numbers scales, Counts sides,
            Counts offsets, int interpolation, int probes, int log2_entries, Out<S> v_table) {
-            kernels<S>().hash_grid_table_backward(
-                hash_grid_of<S>(int(positions.shape(1)), int(v_table.shape(1)), scales, sides, offsets, interpolation,
-                                probes, log2_entries, or_null(choice)),
-                positions.data(), along ? along->data() : nullptr, v_out.data(), int64_t(positions.shape(0)),
-                v_table.data());
+            kernels<S>().hash_grid_table_backward(hash_grid_of<S>(int(positions.shape(1)), int(v_table.shape(1)),
+                                                                  scales, sides, offsets, interpolation, probes,
+                                                                  log2_entries, or_null(choice)),
+                                                  positions.data(), along ? along->data() : nullptr, v_out.data(),
+                                                  int64_t(positions.shape(0)), v_table.data());
         },
         Release());
     m.def(
         "hash_grid_positions_backward",
         [](In<S> positions, std::optional<In<S>> along, In<S> table, MaybeChoice choice, In<S> v_out, Numbers scales,
            Counts sides, Counts offsets, int interpolation, int probes, int log2_entries, Out<S> v_positions) {
-            kernels<S>().hash_grid_positions_backward(
-                hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets, interpolation,
-                                probes, log2_entries, or_null(choice)),
-                positions.data(), along ? along->data() : nullptr, table.data(), v_out.data(),
-                int64_t(positions.shape(0)), v_positions.data());
+            kernels<S>().hash_grid_positions_backward(hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)),
+                                                                      scales, sides, offsets, interpolation, probes,
+                                                                      log2_entries, or_null(choice)),
+                                                      positions.data(), along ? along->data() : nullptr, table.data(),
+                                                      v_out.data(), int64_t(positions.shape(0)), v_positions.data());
         },
         Release());
     m.def(
         "probed_hash_grid_backward",
         [](In<S> positions, In<S> table, In<S> probabilities, In<S> v_out, Numbers scales, Counts sides, Counts offsets,
            int interpolation, int probes, int log2_entries, Out<S> v_table, Out<S> v_probabilities) {
-            kernels<S>().probed_hash_grid_backward(
-                hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets, interpolation,
-                                probes, log2_entries, nullptr),
-                positions.data(), table.data(), probabilities.data(), v_out.data(), int64_t(positions.shape(0)),
-                v_table.data(), v_probabilities.data());
+            kernels<S>().probed_hash_grid_backward(hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)), scales,
+                                                                   sides, offsets, interpolation, probes, log2_entries,
+                                                                   nullptr),
+                                                   positions.data(), table.data(), probabilities.data(), v_out.data(),
+                                                   int64_t(positions.shape(0)), v_table.data(), v_probabilities.data());
         },
         Release());
     m.def(

@@ -19,9 +19,9 @@ constexpr int kMaxGridFeatures = 8;
 enum class Interpolation { linear, smoothstep, simplex };
 
 template <class S> struct GridLevel {
-    S scale;                       // cells along an axis
-    uint32_t side;                 // vertices along an axis where every vertex has a row of its own, 0 where they are hashed
-    uint32_t first, size;          // its rows of the table; a power of two where hashed
+    S scale;              // cells along an axis
+    uint32_t side;        // vertices along an axis where every vertex has a row of its own, 0 where they are hashed
+    uint32_t first, size; // its rows of the table; a power of two where hashed
     int log2_probes, log2_entries; // rows that a hashed vertex chooses from, and choices
     uint32_t first_entry;          // its first choice among those of all levels
     const uint8_t* choice;         // null: of the rows to choose from the first, or dense
@@ -83,7 +83,8 @@ template <int D, class V, class T> struct Cube {
     static constexpr int dimensions = D, vertices = 1 << D;
     static constexpr bool derivatives = !std::is_same_v<V, T>, flat = false; // flat: without second derivatives
     using Number = T;
-    static constexpr int in_line = 2; // vertices that mostly lie in one line of a cache: neighbours along the first axis
+    static constexpr int in_line =
+        2; // vertices that mostly lie in one line of a cache: neighbours along the first axis
     bool smooth;
     T fraction[D], blends[D];
 };
@@ -140,7 +141,9 @@ template <int D, class V, class T> struct Simplex {
     V rank[D];
 };
 
-template <int D> AF_HD constexpr double skew() { return D == 2 ? 0.36602540378443865 : D == 3 ? 1.0 / 3 : 0.30901699437494745; }
+template <int D> AF_HD constexpr double skew() {
+    return D == 2 ? 0.36602540378443865 : D == 3 ? 1.0 / 3 : 0.30901699437494745;
+}
 template <int D, class T> AF_HD T sum_of(const T* a) {
     T sum = a[0];
     for (int k = 1; k < D; ++k) sum = sum + a[k];
@@ -171,7 +174,8 @@ template <class M, class T> AF_HD Dual<T> select(M m, Dual<T> a, Dual<T> b) {
 AF_HD uint32_t select_integers(bool m, uint32_t a, uint32_t b) { return m ? a : b; }
 
 // Of a number for each axis, that of the axis with this rank.
-template <int D, class V, class T, class A> AF_HD A at_rank(const Simplex<D, V, T>& simplex, int rank, const A* numbers) {
+template <int D, class V, class T, class A>
+AF_HD A at_rank(const Simplex<D, V, T>& simplex, int rank, const A* numbers) {
     A found = numbers[D - 1];
     for (int j = 0; j < D - 1; ++j) found = select(simplex.rank[j] == V(rank), numbers[j], found);
     return found;
@@ -245,18 +249,16 @@ AF_HD void vertex_numbers(const Simplex<D, V, T>& simplex, const I* corner, cons
 
 // Rows of the vertices inside their level, of those to choose from the first. The number of these goes into the factors:
 // powers of two pass through exclusive ors.
-template <class Cell, class S, class I>
-AF_HD void vertex_rows(const GridLevel<S>& level, const Cell& cell, const I* corner, I* rows) {
+template <bool Hashed, class Cell, class S, class I>
+AF_HD void vertex_rows(const GridLevel<S>& level, int log2_probes, const Cell& cell, const I* corner, I* rows) {
     uint32_t factors[Cell::dimensions];
-    if (level.side) {
-        factors[0] = 1;
-        for (int k = 1; k < Cell::dimensions; ++k) factors[k] = factors[k - 1] * level.side;
-        vertex_numbers<false>(cell, corner, factors, rows);
-    } else {
-        for (int k = 0; k < Cell::dimensions; ++k) factors[k] = hash_prime(k) << level.log2_probes;
-        vertex_numbers<true>(cell, corner, factors, rows);
-        for (int c = 0; c < Cell::vertices; ++c) rows[c] = rows[c] & (level.size - 1);
+    for (int k = 0; k < Cell::dimensions; ++k) {
+        if constexpr (Hashed) factors[k] = hash_prime(k) << log2_probes;
+        else factors[k] = k == 0 ? 1 : factors[k - 1] * level.side;
     }
+    vertex_numbers<Hashed>(cell, corner, factors, rows);
+    if constexpr (Hashed)
+        for (int c = 0; c < Cell::vertices; ++c) rows[c] = rows[c] & (level.size - 1);
 }
 
 // Where the vertices of a hashed level find their choices among the level's: by the upper bits of a hash, which depend on

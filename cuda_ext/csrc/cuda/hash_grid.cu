@@ -28,7 +28,8 @@ __device__ Place<Cell> place_of(const GridLevel<float>& level, Interpolation int
         moving[k] = Cell::derivatives && inside(x) ? level.scale * along[D * i + k] : 0;
     }
     locate(interpolation, at, moving, place.cell, place.corner);
-    vertex_rows(level, place.cell, place.corner, place.row);
+    if (level.side) vertex_rows<false>(level, 0, place.cell, place.corner, place.row);
+    else vertex_rows<true>(level, level.log2_probes, place.cell, place.corner, place.row);
     if (level.choice) {
         uint32_t entries[Cell::vertices];
         vertex_entries(level, place.cell, place.corner, entries);
@@ -120,8 +121,8 @@ __global__ void add_to_probes_kernel(HashGrid<float> grid, const float* position
         }
 }
 
-__global__ void sums_to_gradient_kernel(const Sums* sums, int64_t numbers, const float* largest,
-                                        int64_t count, float* v_table) {
+__global__ void sums_to_gradient_kernel(const Sums* sums, int64_t numbers, const float* largest, int64_t count,
+                                        float* v_table) {
     const int64_t i = thread_index();
     if (i >= numbers) return;
     // one that is not finite spoils them all
