@@ -1,4 +1,4 @@
-"""Cubes against simplices with as many vertices, and rows that are chosen against plain ones: `python -m bench.hash_grid_kinds`.
+"""Hash grids of simplices against cubes, and of chosen rows against plain ones: `python -m bench.hash_grid_kinds`.
 
 2^17 positions anywhere, 16 levels of 2 features, finest resolution 2048 (256 in four dimensions): the encoding and its
 gradients to the table (with probes, and to the probabilities) and to the positions.
@@ -6,6 +6,7 @@ gradients to the table (with probes, and to the probabilities) and to the positi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -28,14 +29,14 @@ def calls(layout: HashGrid) -> Calls:
     g = torch.Generator().manual_seed(0)
     positions = torch.rand(COUNT, layout.dimensions, generator=g).requires_grad_()
     table = torch.randn(layout.rows, layout.features, generator=g).requires_grad_()
-    index, leaves = {}, [table]
+    leaves, choice, probabilities = [table], None, None
     if layout.probes > 1:
         confidences = torch.randn(layout.index_rows, layout.probes, generator=g)
-        index = {"choice": confidences.argmax(1).byte(), "probabilities": confidences.softmax(1).requires_grad_()}
-        leaves.append(index["probabilities"])
+        choice, probabilities = confidences.argmax(1).byte(), confidences.softmax(1).requires_grad_()
+        leaves.append(probabilities)
 
     def encode() -> torch.Tensor:
-        return hash_grid(positions, table, layout, **index)
+        return hash_grid(positions, table, layout, choice=choice, probabilities=probabilities)
 
     encoded = encode()
     return forward(encode), backward(encoded, tuple(leaves)), backward(encoded, (positions,))
@@ -62,10 +63,9 @@ def main() -> None:
             simplices = HashGrid.up_to(finest, log2_table_size=size, dimensions=d, interpolation="simplex")
             compare(f"{d} dimensions, 2^{size} rows", {"cubes": cubes, "simplices": simplices})
     for how in ("linear", "simplex"):
-        plain = {"log2_table_size": 14, "interpolation": how}
-        probed = {**plain, "probes": PROBES, "log2_index_size": LOG2_INDEX_SIZE}
-        layouts = {"one row": HashGrid.up_to(2048, **plain), f"{PROBES} probes": HashGrid.up_to(2048, **probed)}
-        compare(f"3 dimensions, 2^14 rows, {how}", layouts)
+        plain = HashGrid.up_to(2048, log2_table_size=14, interpolation=how)
+        probed = dataclasses.replace(plain, probes=PROBES, log2_index_size=LOG2_INDEX_SIZE)
+        compare(f"3 dimensions, 2^14 rows, {how}", {"one row": plain, f"{PROBES} probes": probed})
 
 
 if __name__ == "__main__":

@@ -448,10 +448,10 @@ def encode_probed_backward(
     choice: Tensor,
     probabilities: Tensor,
     v_encoded: Tensor,
-    *layout: Any,
+    *layout_and_wanted: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients to positions, and to table and probabilities, whose sums are of 64-bit integers."""
-    *layout, wanted = layout
+    *layout, wanted = layout_and_wanted
     results = hash_grid._empty_probed_gradients(positions, table, choice, probabilities, v_encoded, wanted)
     v_positions, *others = results
     if wanted[0]:
