@@ -35,11 +35,14 @@ def calls(layout: HashGrid) -> Calls:
         choice, probabilities = confidences.argmax(1).byte(), confidences.softmax(1).requires_grad_()
         leaves.append(probabilities)
 
-    def encode() -> torch.Tensor:
-        return hash_grid(positions, table, layout, choice=choice, probabilities=probabilities)
+    def encode(at: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        return hash_grid(at, numbers, layout, choice=choice, probabilities=probabilities)
 
-    encoded = encode()
-    return forward(encode), backward(encoded, tuple(leaves)), backward(encoded, (positions,))
+    learned = encode(positions.detach(), table)
+    if probabilities is not None:
+        probabilities = probabilities.detach()
+    moved = encode(positions, table.detach())
+    return forward(lambda: encode(positions, table)), backward(learned, tuple(leaves)), backward(moved, (positions,))
 
 
 def compare(title: str, layouts: dict[str, HashGrid]) -> None:
