@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -93,18 +93,18 @@ def in_plain_cpp(library: ctypes.CDLL, positions: Tensor, table: Tensor, layout:
     return run, call("plain_backward", (v_encoded, v_table))
 
 
-def milliseconds(calls: dict[str, Calls]) -> dict[str, tuple[float, float]]:
-    """Lower quartiles of forward and backward, everything in turn."""
-    times: dict[str, list[list[float]]] = {name: [[], []] for name in calls}
+def quartiles(calls: Mapping[str, Sequence[Callable[[], object]]]) -> dict[str, list[float]]:
+    """Lower quartiles of the times of all calls in milliseconds, everything in turn."""
+    times: dict[str, list[list[float]]] = {name: [[] for _ in some] for name, some in calls.items()}
     for number in range(ROUNDS):
-        for name, pair in calls.items():
+        for name, some in calls.items():
             if name == "torch" and number >= TORCH_ROUNDS:
                 continue
-            for run, found in zip(pair, times[name], strict=True):
+            for run, found in zip(some, times[name], strict=True):
                 begin = time.perf_counter()
                 run()
                 found.append(1e3 * (time.perf_counter() - begin))
-    return {name: (quartile(f), quartile(b)) for name, (f, b) in times.items()}
+    return {name: [quartile(t) for t in found] for name, found in times.items()}
 
 
 def quartile(times: list[float]) -> float:
@@ -128,7 +128,7 @@ def main() -> None:
                 calls = {"ours": ours(positions, table, layout), "torch": in_torch(positions, table, layout)}
                 if library is not None:
                     calls["plain C++"] = in_plain_cpp(library, positions, table, layout)
-                found = milliseconds(calls)
+                found = quartiles(calls)
                 line = [f"{n} {f:.1f} + {b:.1f} ({(f + b) / sum(found['ours']):.2f})" for n, (f, b) in found.items()]
                 print(f"2^{log2_size} rows, {draw.__name__.replace('_', ' ')}: " + ", ".join(line), flush=True)
 

@@ -397,35 +397,76 @@ def mean_activations_backward(
 
 
 # -------------------------------------------------------------------------------------------- hash grids and neighbours
-def encode_positions(positions: Tensor, along: Tensor | None, table: Tensor, *layout: Any) -> Tensor:
+def encode_positions(
+    positions: Tensor, along: Tensor | None, table: Tensor, choice: Tensor | None, *layout: Any
+) -> Tensor:
     """Encoding of positions; see `hash_grid.hash_grid`."""
-    encoded = hash_grid._empty_encoding(positions, along, table, *layout)
-    _run("hash_grid", *hash_grid._dense(positions, along, table), *layout, encoded)
+    encoded = hash_grid._empty_encoding(positions, along, table, choice, *layout)
+    _run("hash_grid", *hash_grid._dense(positions, along, table, choice), *layout, encoded)
     return encoded
 
 
 def encode_positions_table_backward(
-    positions: Tensor, along: Tensor | None, v_encoded: Tensor, scales: list[float], *layout: Any
+    positions: Tensor,
+    along: Tensor | None,
+    choice: Tensor | None,
+    v_encoded: Tensor,
+    scales: list[float],
+    *layout: Any,
 ) -> Tensor:
     """Gradient to the table. Sums are of 64-bit integers, in any order, so that they repeat bit for bit."""
-    v_table = hash_grid._empty_table(positions, along, v_encoded, scales, *layout)
-    largest = v_encoded.abs().amax() if v_encoded.numel() else v_encoded.new_zeros(())
+    v_table = hash_grid._empty_table(positions, along, choice, v_encoded, scales, *layout)
+    largest = _largest(v_encoded)
     if along is not None and along.numel():
-        # Derivatives of all weights along an axis add up to 2 times a slope of at most 3/2 a cell.
+        # Derivatives of all weights along an axis add up to 2 times a slope of at most 3/2 a cell, those of simplices
+        # to 2 + 2 (sqrt(d + 1) - 1) / d at most, which is less.
         largest = largest * (4 * max(scales)) * along.abs().sum(1).amax()
     sums = torch.empty(v_table.shape, dtype=torch.int64, device=v_table.device)
-    inputs = hash_grid._dense(positions, along, v_encoded, largest)
+    inputs = hash_grid._dense(positions, along, choice, v_encoded, largest)
     _run("hash_grid_table_backward", *inputs, scales, *layout, sums, v_table)
     return v_table
 
 
 def encode_positions_backward(
-    positions: Tensor, along: Tensor | None, table: Tensor, v_encoded: Tensor, *layout: Any
+    positions: Tensor, along: Tensor | None, table: Tensor, choice: Tensor | None, v_encoded: Tensor, *layout: Any
 ) -> Tensor:
     """Gradient to the positions."""
     v_positions = hash_grid._empty_positions(positions)
-    _run("hash_grid_positions_backward", *hash_grid._dense(positions, along, table, v_encoded), *layout, v_positions)
+    inputs = hash_grid._dense(positions, along, table, choice, v_encoded)
+    _run("hash_grid_positions_backward", *inputs, *layout, v_positions)
     return v_positions
+
+
+def encode_probed(positions: Tensor, table: Tensor, choice: Tensor, probabilities: Tensor, *layout: Any) -> Tensor:
+    """Encoding of positions by chosen rows."""
+    return encode_positions(positions, None, table, choice, *layout)
+
+
+def encode_probed_backward(
+    positions: Tensor,
+    table: Tensor,
+    choice: Tensor,
+    probabilities: Tensor,
+    v_encoded: Tensor,
+    *layout_and_wanted: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients to positions, and to table and probabilities, whose sums are of 64-bit integers."""
+    *layout, wanted = layout_and_wanted
+    results = hash_grid._empty_probed_gradients(positions, table, choice, probabilities, v_encoded, wanted)
+    v_positions, *others = results
+    if wanted[0]:
+        v_positions.copy_(encode_positions_backward(positions, None, table, choice, v_encoded, *layout))
+    if wanted[1]:
+        largest = _largest(v_encoded)
+        largest = torch.stack([largest, largest * table.abs().amax() * table.shape[1]])
+        sums = [torch.empty(v.shape, dtype=torch.int64, device=v.device) for v in others]
+        inputs = hash_grid._dense(positions, table, probabilities, v_encoded, largest)
+        _run("probed_hash_grid_backward", *inputs, *layout, *sums, *others)
+    return results
+
+
+def _largest(numbers: Tensor) -> Tensor:
+    return numbers.abs().amax() if numbers.numel() else numbers.new_zeros(())
 
 
 def aggregate_neighbours(
@@ -571,6 +612,8 @@ IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
     hash_grid._hash_grid: encode_positions,
     hash_grid._hash_grid_table_backward: encode_positions_table_backward,
     hash_grid._hash_grid_positions_backward: encode_positions_backward,
+    hash_grid._probed_hash_grid: encode_probed,
+    hash_grid._probed_hash_grid_backward: encode_probed_backward,
     neighbours._aggregate_neighbours: aggregate_neighbours,
     neighbours._aggregate_neighbours_backward: aggregate_neighbours_backward,
     marching._march: march,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_ops import GRIDS, native_settings
+from test_ops import GRIDS, away_from_borders, draw_probed_hash_grid, native_settings
 from torch import Tensor
 
 from anchorfield.cuda_ext import native
-from anchorfield.cuda_ext.hash_grid import HashGrid, hash_grid
+from anchorfield.cuda_ext.hash_grid import INTERPOLATIONS, HashGrid, hash_grid
 from reference import hash_grid as plain
 from reference.made_scenes import generator, uniform
 
@@ -72,8 +73,10 @@ def test_levels_follow_each_other(name: str) -> None:
         ("base_resolution", 1, "at least 2"),
         ("per_level_scale", 0.9, "at least 1"),
         ("per_level_scale", 3.0, "at most 2.20 cells"),
-        ("interpolation", "cubic", "linear or smoothstep"),
+        ("interpolation", "cubic", "linear, smoothstep or simplex"),
         ("dimensions", 5, "2, 3 or 4"),
+        ("probes", 3, "1, 2, 4, 8 or 16"),
+        ("log2_index_size", 0, "1 to 24"),
     ],
 )
 def test_wrong_settings_are_refused_with_words(setting: str, value: Any, expected: str) -> None:
@@ -83,11 +86,10 @@ def test_wrong_settings_are_refused_with_words(setting: str, value: Any, expecte
 
 # -------------------------------------------------------------------------------------------------------- vertices
 @EACH_DTYPE
-@given(name=st.sampled_from(list(GRIDS)), smooth=st.booleans(), seed=st.integers(0, 2**31))
-def test_weights_add_up_to_one(dtype: torch.dtype, name: str, smooth: bool, seed: int) -> None:
+@given(name=st.sampled_from(list(GRIDS)), interpolation=st.sampled_from(INTERPOLATIONS), seed=st.integers(0, 2**31))
+def test_weights_add_up_to_one(dtype: torch.dtype, name: str, interpolation: Any, seed: int) -> None:
     """A table of equal rows is reproduced everywhere, and its gradient adds up to the samples."""
-    settings = {**vars(GRIDS[name]), "interpolation": "smoothstep" if smooth else "linear"}
-    layout = HashGrid(**{field: settings[field] for field in HashGrid.__dataclass_fields__})
+    layout = dataclasses.replace(GRIDS[name], interpolation=interpolation)
     positions = uniform(generator(seed), -0.1, 1.1, 100, layout.dimensions).to(dtype)
     rounding = 2**layout.dimensions * 4 * torch.finfo(dtype).eps
     ones = torch.ones(layout.rows, layout.features, dtype=dtype)
@@ -118,8 +120,7 @@ def test_vertices_of_a_dense_level_have_rows_of_their_own(dimensions: int) -> No
 @pytest.mark.parametrize("dimensions", [2, 3, 4])
 def test_values_at_vertices_are_exact(dimensions: int, interpolation: str, dtype: torch.dtype) -> None:
     """Dense or hashed: in four dimensions the first level is."""
-    settings = {field: getattr(EXACT[dimensions], field) for field in HashGrid.__dataclass_fields__}
-    layout = HashGrid(**{**settings, "interpolation": interpolation})
+    layout = dataclasses.replace(EXACT[dimensions], interpolation=cast("Any", interpolation))
     table = table_of(layout, dtype)
     vertices = list(itertools.product((1, 2, 5, 8), repeat=dimensions))
     rows = torch.tensor([plain.row_of(layout, 0, vertex) for vertex in vertices])
@@ -136,8 +137,11 @@ def test_a_hashed_row_by_hand() -> None:
 @EACH_DTYPE
 def test_the_last_vertex_at_one_is_inside(dtype: torch.dtype) -> None:
     """No position reads another level's rows, however scale and position round."""
-    for growth in torch.linspace(1.05, 2.2, 60, dtype=torch.float64).tolist():
-        layout = HashGrid(6, 1, 19, 5, growth, dimensions=2)
+    for growth, how in itertools.product(
+        torch.linspace(1.05, 2.2, 60, dtype=torch.float64).tolist(), ("linear", "simplex")
+    ):
+        layout = HashGrid(6, 1, 20, 5, growth, cast("Any", how), dimensions=2)
+        assert 0 not in layout.sides
         levels = torch.arange(6).repeat_interleave(torch.tensor(layout.offsets).diff())
         positions = torch.ones(3, 2, dtype=dtype)
         positions[1], positions[2, 0] = 1 - torch.finfo(dtype).eps, 0
@@ -183,19 +187,24 @@ def test_instruction_sets_agree() -> None:
         torch.testing.assert_close(result, results[0], rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("interpolation", ["linear", "smoothstep"])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("dimensions", [2, 3, 4])
-def test_gradients_of_gradients(dimensions: int, interpolation: Literal["linear", "smoothstep"]) -> None:
+def test_gradients_of_gradients(dimensions: int, interpolation: Any) -> None:
     """To positions, table and the gradient that comes in, by finite differences; also of the gradient to the table."""
     layout = HashGrid(2, 2, 4, 2, 1.4, interpolation, dimensions)
-    positions = uniform(generator(5), 0.3, 0.4, 2, dimensions).double().requires_grad_()
+    drawn = uniform(generator(5), 0.3, 0.4, 20, dimensions)
+    positions = drawn[away_from_borders(layout, drawn)][:2].requires_grad_()
     table = table_of(layout).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda x, t: hash_grid(x, t, layout), (positions, table))
 
 
 def test_linear_interpolation_bends_along_no_axis() -> None:
-    """Second derivatives along one axis vanish, those along two do not; smoothstep has both."""
-    for interpolation, bends in (("linear", False), ("smoothstep", True)):
+    """Second derivatives along one axis vanish, those along two do not; smoothstep has both, simplices have none."""
+    for interpolation, bends, twists in (
+        ("linear", False, True),
+        ("smoothstep", True, True),
+        ("simplex", False, False),
+    ):
         layout = HashGrid(1, 1, 12, 5, 1.0, cast("Any", interpolation))
         position = torch.tensor([0.31, 0.47, 0.36], dtype=torch.float64)
         table = table_of(layout)
@@ -204,7 +213,7 @@ def test_linear_interpolation_bends_along_no_axis() -> None:
         )
         assert isinstance(hessian, Tensor)
         assert bool((hessian.diagonal() != 0).all()) is bends
-        assert bool((hessian[~torch.eye(3, dtype=torch.bool)] != 0).all())
+        assert bool((hessian[~torch.eye(3, dtype=torch.bool)] != 0).all()) is twists
 
 
 def test_third_derivatives_are_refused_with_words() -> None:
@@ -238,3 +247,148 @@ def test_levels_that_are_not_there_are_refused_with_words(used: int) -> None:
     layout = GRIDS["small"]
     with pytest.raises(ValueError, match=f"levels_used: expected 0 to 2, got {used}"):
         hash_grid(torch.rand(1, 3), table_of(layout, torch.float32), layout, levels_used=used)
+
+
+# --------------------------------------------------------------------------------------------------------- simplices
+def test_a_simplex_by_hand() -> None:
+    """Scale 4 at p = 4 (0.31, 0.62, 0.07), moved by the vertex (0, 0, 1), so that the half cell keeps it inside.
+
+    Vertices are (2, 3, 2), then along y, z and x, with weights 0.186667, 0.2, 0.04 and 0.573333.
+    """
+    layout = HashGrid(2, 1, 12, 2, (1 + 4 * 2 ** (1 / 3)) / 2, "simplex")
+    assert layout.scales[1] == pytest.approx(4)
+    at = 4 * torch.tensor([[0.31, 0.62, 0.07]], dtype=torch.float64) + torch.tensor([-1, -1, 5]) / 6
+    position = ((at - 0.5) / 4).requires_grad_()
+    table = torch.zeros(layout.rows, 1, dtype=torch.float64)
+    for vertex, value in {(2, 3, 2): 1, (2, 4, 2): 2, (2, 4, 3): 5, (3, 4, 3): 10}.items():
+        table[layout.offsets[1] + plain.row_of(layout, 1, vertex)] = value
+    encoded = hash_grid(position, table, layout)[0, 1]
+    assert encoded.item() == pytest.approx(6.52, abs=1e-6)
+    (slope,) = torch.autograd.grad(encoded, position)
+    torch.testing.assert_close(slope, torch.tensor([[32.0, 16.0, 24.0]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dimensions", [2, 3, 4])
+def test_simplices_take_as_many_vertices_as_cubes(dimensions: int) -> None:
+    """Counted where every vertex has a row: those that a gradient reaches, but for the border of the cube."""
+    touched = []
+    for interpolation in ("linear", "simplex"):
+        layout = HashGrid(1, 1, 24, {2: 120, 3: 40, 4: 14}[dimensions], 1.0, cast("Any", interpolation), dimensions)
+        positions = torch.rand(300_000, dimensions, generator=generator(8))
+        touched.append(int((table_gradient(layout, positions, torch.ones(300_000, 1)) != 0).sum()))
+    scale = layout.scales[0]
+    assert touched[1] / touched[0] == pytest.approx(1, abs=dimensions / scale)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3, 4])
+def test_simplices_reproduce_what_is_linear(dimensions: int) -> None:
+    """A table that is linear in the vertices' places gives that function between them, and its slope."""
+    layout = HashGrid(1, 1, 14, 5, 1.0, "simplex", dimensions)
+    slope = uniform(generator(9), -1, 1, dimensions)
+    side = layout.sides[0]
+    vertices = torch.tensor(list(itertools.product(range(side), repeat=dimensions)), dtype=torch.float64).flip(1)
+    places = vertices - (1 - (dimensions + 1) ** -0.5) / dimensions * vertices.sum(1, keepdim=True)
+    table = torch.zeros(layout.rows, 1, dtype=torch.float64)
+    table[: len(places), 0] = (places - 0.5) / layout.scales[0] @ slope
+    positions = uniform(generator(10), 0, 1, 100, dimensions).requires_grad_()
+    encoded = hash_grid(positions, table, layout)
+    torch.testing.assert_close(encoded[:, 0], positions @ slope)
+    (found,) = torch.autograd.grad(encoded.sum(), positions)
+    torch.testing.assert_close(found, slope.expand(100, -1))
+
+
+# --------------------------------------------------------------------------------------------------- learned probing
+@EACH_DTYPE
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_one_probe_is_the_plain_grid_bit_for_bit(interpolation: Any, dtype: torch.dtype) -> None:
+    layout = dataclasses.replace(GRIDS["3D"], interpolation=interpolation)
+    positions = uniform(generator(11), 0, 1, 500, 3).to(dtype).requires_grad_()
+    table = table_of(layout, dtype).requires_grad_()
+    index = {
+        "choice": torch.zeros(layout.index_rows, dtype=torch.uint8),
+        "probabilities": torch.ones(layout.index_rows, 1, dtype=dtype),
+    }
+    v_encoded = torch.randn(500, layout.size, generator=generator(12)).to(dtype)
+    results = []
+    for given_index in ({}, {"choice": index["choice"]}, index):
+        encoded = hash_grid(positions, table, layout, **given_index)
+        results.append((encoded, *torch.autograd.grad(encoded, (positions, table), v_encoded)))
+    for result in results[1:]:
+        for got, expected in zip(result, results[0], strict=True):
+            assert torch.equal(got, expected)
+
+
+def test_a_baked_index_renders_what_was_trained() -> None:
+    """And the gradient to the table goes to the chosen rows, which are as many as the weights."""
+    inputs = draw_probed_hash_grid("3D, 4", 3, 200)
+    probabilities = inputs.pop("probabilities")
+    assert torch.equal(hash_grid(**inputs), hash_grid(**inputs, probabilities=probabilities))
+    table = inputs["table"].requires_grad_()
+    found, expected = (
+        torch.autograd.grad(encode(**inputs).square().sum(), table)[0] for encode in (hash_grid, plain.hash_grid)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_levels_beyond_those_used_choose_nothing() -> None:
+    inputs = draw_probed_hash_grid("3D, 4", 4, 50)
+    layout, probabilities = inputs["layout"], inputs["probabilities"].requires_grad_()
+    used = layout.levels - 1
+    some, everything = hash_grid(**inputs, levels_used=used), hash_grid(**inputs)
+    assert torch.equal(some[:, : -layout.features], everything[:, : -layout.features])
+    (gradient,) = torch.autograd.grad(some.sum(), probabilities)
+    size = 2**layout.log2_index_size
+    assert bool((gradient[:-size] != 0).any())
+    assert not bool((gradient[-size:] != 0).any())
+
+
+@pytest.mark.parametrize("threads", [1, 16])
+@pytest.mark.usefixtures("native_settings")
+def test_gradients_of_probing_are_the_same_however_many_threads_share_a_level(threads: int) -> None:
+    """Against the reference in float64, so with the softmax's own gradient in front."""
+    native.set_threads(threads)
+    inputs = draw_probed_hash_grid("3D, 4", 5, 300)
+    del inputs["probabilities"], inputs["choice"]
+    confidences = uniform(generator(13), -1, 1, inputs["layout"].index_rows, 4).requires_grad_()
+    v_encoded = torch.randn(300, inputs["layout"].size, generator=generator(14), dtype=torch.float64)
+    gradients = []
+    for encode in (hash_grid, plain.hash_grid):
+        index = {"choice": confidences.argmax(1).byte(), "probabilities": confidences.softmax(1)}
+        gradients.append(torch.autograd.grad(encode(**inputs, **index), confidences, v_encoded)[0])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-14)
+
+
+def test_second_derivatives_of_probing_are_refused_with_words() -> None:
+    inputs = draw_probed_hash_grid("small, 4", 6, 3)
+    positions = inputs["positions"].requires_grad_()
+    (slope,) = torch.autograd.grad(hash_grid(**inputs).sum(), positions, create_graph=True)
+    with pytest.raises(RuntimeError, match="first derivatives only where probabilities are given, got second"):
+        slope.sum().backward()
+
+
+@pytest.mark.parametrize("wrong", [{"choice": None}, {"choice": None, "probabilities": None}])
+def test_probes_without_a_choice_are_refused_with_words(wrong: dict[str, None]) -> None:
+    with pytest.raises(ValueError, match=r"choice: expected \[\d+\] uint8 for a grid of 4 probes, got None"):
+        hash_grid(**{**draw_probed_hash_grid("small, 4", 7, 3), **wrong})
+
+
+def test_probing_separates_what_collides() -> None:
+    """Vertices (x, y) and (x + 2^k, y) collide in every table of at most 2^k rows: two clusters there learn apart."""
+    errors = {}
+    for probes in (1, 2):
+        layout = HashGrid(1, 1, 6, 513, 1.0, dimensions=2, probes=probes, log2_index_size=8)  # 64 rows, 512 cells
+        first = torch.rand(64, 2, generator=generator(15)) * 3 / 512 + 10.5 / 512
+        positions = torch.cat([first, first + torch.tensor([256 / 512, 0.0])])
+        target = torch.cat([torch.zeros(64, 1), torch.ones(64, 1)])
+        table = torch.zeros(layout.rows, 1).uniform_(-1e-1, 1e-1, generator=generator(16)).requires_grad_()
+        confidences = (torch.randn(layout.index_rows, probes, generator=generator(17)) * 1e-2).requires_grad_()
+        optimiser = torch.optim.Adam([table, confidences], 3e-2)
+        for _ in range(300):
+            index = {"choice": confidences.argmax(1).byte(), "probabilities": confidences.softmax(1)}
+            loss = (hash_grid(positions, table, layout, **index) - target).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        errors[probes] = loss.item()
+    assert errors[1] == pytest.approx(0.25, rel=1e-2)  # the mean of both
+    assert errors[2] < 0.01

@@ -405,16 +405,26 @@ GRIDS = {
 BORDER = 2**-8  # of a cell, that positions keep away from its borders, where gradients jump
 
 
+def away_from_borders(layout: hash_grid.HashGrid, positions: Tensor) -> Tensor:
+    """Which positions lie inside a cell of every level, [N]."""
+    inside = torch.ones(len(positions), dtype=torch.bool)
+    for level in range(layout.levels):
+        rest = plain_hash_grid.in_cells(layout, level, positions) % 1
+        inside &= ((rest > BORDER) & (rest < 1 - BORDER)).all(1)
+        if layout.interpolation == "simplex":
+            inside &= (rest.sort(1).values.diff(dim=1) > BORDER).all(1)
+    return inside
+
+
 def draw_hash_grid(case: str, seed: int, count: int) -> Inputs:
     """`case` is a grid, and perhaps its interpolation or that some positions lie outside."""
     name, *rest = case.split(", ")
-    layout = dataclasses.replace(GRIDS[name], interpolation="smoothstep" if "smoothstep" in rest else "linear")
+    (interpolation,) = [name for name in hash_grid.INTERPOLATIONS if name in rest] or ["linear"]
+    layout = dataclasses.replace(GRIDS[name], interpolation=interpolation)
     g = generator(seed)
     reach = 0.2 if "outside" in rest else 0
     drawn = float32_exact(uniform(g, -reach, 1 + reach, 4 * count, layout.dimensions))
-    at = [plain_hash_grid.in_cells(layout, level, drawn) for level in range(layout.levels)]
-    inside = torch.stack([(a % 1 > BORDER) & (a % 1 < 1 - BORDER) for a in at]).all(2).all(0)
-    positions = drawn[inside][:count]
+    positions = drawn[away_from_borders(layout, drawn)][:count]
     assert len(positions) == count
     return {
         "positions": positions,
@@ -427,7 +437,18 @@ HASH_GRID = Op(
     kernel=lambda **inputs: {"encoded": hash_grid.hash_grid(**inputs)},
     plain=lambda **inputs: {"encoded": plain_hash_grid.hash_grid(**inputs)},
     draw=draw_hash_grid,
-    cases=("3D", "3D, smoothstep", "3D, outside", "3D of SAGS", "2D, outside", "4D, smoothstep", "2D wide, smoothstep"),
+    cases=(
+        "3D",
+        "3D, smoothstep",
+        "3D, outside",
+        "3D of SAGS",
+        "2D, outside",
+        "4D, smoothstep",
+        "2D wide, smoothstep",
+        "3D, simplex",
+        "4D, simplex, outside",
+        "2D wide, simplex",
+    ),
     smooth=lambda: draw_hash_grid("small, smoothstep", 1, 4),
     gradients=("positions", "table"),
     rows=("positions",),
@@ -453,7 +474,53 @@ HASH_GRID_SLOPES = dataclasses.replace(
     HASH_GRID,
     kernel=slopes_with(hash_grid.hash_grid),
     plain=slopes_with(plain_hash_grid.hash_grid),
-    cases=("3D", "3D, smoothstep", "2D, outside", "4D, smoothstep", "2D wide, smoothstep"),
+    cases=(
+        "3D",
+        "3D, smoothstep",
+        "2D, outside",
+        "4D, smoothstep",
+        "2D wide, smoothstep",
+        "3D, simplex",
+        "4D, simplex",
+        "2D, simplex, outside",
+    ),
+    count=100,
+    draws=3,
+)
+
+
+# ------------------------------------------------------------------------------------------------- learned probing
+def draw_probed_hash_grid(case: str, seed: int, count: int) -> Inputs:
+    """`case` is as for hash grids, then the number of probes."""
+    *rest, probes = case.split(", ")
+    drawn = draw_hash_grid(", ".join(rest), seed, count)
+    layout = dataclasses.replace(drawn["layout"], probes=int(probes), log2_index_size=6)
+    confidences = uniform(generator(seed + 1), -1, 1, layout.index_rows, layout.probes)
+    probabilities = float32_exact(confidences.softmax(1))
+    return {**drawn, "layout": layout, "choice": confidences.argmax(1).byte(), "probabilities": probabilities}
+
+
+def with_gradients(encode: Callable[..., Tensor]) -> Callable[..., Outputs]:
+    """The encoding and all its gradients, which are no derivatives of what is computed, but of what is expected."""
+
+    def run(positions: Tensor, table: Tensor, probabilities: Tensor, **others: Any) -> Outputs:
+        tensors = {"positions": positions, "table": table, "probabilities": probabilities}
+        leaves = {k: t.detach().requires_grad_(t.is_floating_point()) for k, t in tensors.items()}
+        encoded = encode(**leaves, **others)
+        found = torch.autograd.grad(encoded, list(leaves.values()), cotangent("encoded", encoded), allow_unused=True)
+        outputs = {f"to_{name}": t for name, t in zip(leaves, found, strict=True) if t is not None}
+        return {"encoded": encoded.detach(), **outputs}
+
+    return run
+
+
+PROBED_HASH_GRID = Op(
+    kernel=with_gradients(hash_grid.hash_grid),
+    plain=with_gradients(plain_hash_grid.hash_grid),
+    draw=draw_probed_hash_grid,
+    cases=("3D, 4", "2D wide, smoothstep, 16", "4D, simplex, 2", "small, outside, 8"),
+    smooth=lambda: draw_probed_hash_grid("small, 4", 1, 4),
+    rows=("positions",),
     count=100,
     draws=3,
 )
@@ -661,6 +728,7 @@ OPS = {
     "mean_activations": MEAN_ACTIVATIONS,
     "hash_grid": HASH_GRID,
     "hash_grid_slopes": HASH_GRID_SLOPES,
+    "probed_hash_grid": PROBED_HASH_GRID,
     "aggregate_neighbours": AGGREGATE_NEIGHBOURS,
     "composite_rays": COMPOSITE_RAYS,
     "distortion": DISTORTION,

@@ -32,6 +32,11 @@ template <class S> using Out = nb::ndarray<S, nb::c_contig, nb::device::cpu>;
 template <class S> using MaybeOut = std::optional<Out<S>>;
 using Rows = nb::ndarray<const bool, nb::c_contig, nb::device::cpu>;
 
+using MaybeChoice = std::optional<nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>>;
+using Numbers = std::vector<double>;
+using Counts = std::vector<int64_t>;
+
+const uint8_t* or_null(const MaybeChoice& choice) { return choice ? choice->data() : nullptr; }
 template <class S> S* or_null(MaybeOut<S>& array) { return array ? array->data() : nullptr; }
 
 template <class S>
@@ -354,32 +359,45 @@ template <class S> void bind(nb::module_& m) {
         Release());
     m.def(
         "hash_grid",
-        [](In<S> positions, std::optional<In<S>> along, In<S> table, std::vector<double> scales,
-           std::vector<int64_t> sides, std::vector<int64_t> offsets, bool smooth, Out<S> out) {
-            kernels<S>().hash_grid(
-                hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets, smooth),
-                positions.data(), along ? along->data() : nullptr, table.data(), int64_t(positions.shape(0)),
-                out.data());
+        [](In<S> positions, std::optional<In<S>> along, In<S> table, MaybeChoice choice, Numbers scales, Counts sides,
+           Counts offsets, int interpolation, int probes, int log2_entries, Out<S> out) {
+            kernels<S>().hash_grid(hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets,
+                                                   interpolation, probes, log2_entries, or_null(choice)),
+                                   positions.data(), along ? along->data() : nullptr, table.data(),
+                                   int64_t(positions.shape(0)), out.data());
         },
         Release());
     m.def(
         "hash_grid_table_backward",
-        [](In<S> positions, std::optional<In<S>> along, In<S> v_out, std::vector<double> scales,
-           std::vector<int64_t> sides, std::vector<int64_t> offsets, bool smooth, Out<S> v_table) {
-            kernels<S>().hash_grid_table_backward(
-                hash_grid_of<S>(int(positions.shape(1)), int(v_table.shape(1)), scales, sides, offsets, smooth),
-                positions.data(), along ? along->data() : nullptr, v_out.data(), int64_t(positions.shape(0)),
-                v_table.data());
+        [](In<S> positions, std::optional<In<S>> along, MaybeChoice choice, In<S> v_out, Numbers scales, Counts sides,
+           Counts offsets, int interpolation, int probes, int log2_entries, Out<S> v_table) {
+            kernels<S>().hash_grid_table_backward(hash_grid_of<S>(int(positions.shape(1)), int(v_table.shape(1)),
+                                                                  scales, sides, offsets, interpolation, probes,
+                                                                  log2_entries, or_null(choice)),
+                                                  positions.data(), along ? along->data() : nullptr, v_out.data(),
+                                                  int64_t(positions.shape(0)), v_table.data());
         },
         Release());
     m.def(
         "hash_grid_positions_backward",
-        [](In<S> positions, std::optional<In<S>> along, In<S> table, In<S> v_out, std::vector<double> scales,
-           std::vector<int64_t> sides, std::vector<int64_t> offsets, bool smooth, Out<S> v_positions) {
-            kernels<S>().hash_grid_positions_backward(
-                hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets, smooth),
-                positions.data(), along ? along->data() : nullptr, table.data(), v_out.data(),
-                int64_t(positions.shape(0)), v_positions.data());
+        [](In<S> positions, std::optional<In<S>> along, In<S> table, MaybeChoice choice, In<S> v_out, Numbers scales,
+           Counts sides, Counts offsets, int interpolation, int probes, int log2_entries, Out<S> v_positions) {
+            kernels<S>().hash_grid_positions_backward(hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)),
+                                                                      scales, sides, offsets, interpolation, probes,
+                                                                      log2_entries, or_null(choice)),
+                                                      positions.data(), along ? along->data() : nullptr, table.data(),
+                                                      v_out.data(), int64_t(positions.shape(0)), v_positions.data());
+        },
+        Release());
+    m.def(
+        "probed_hash_grid_backward",
+        [](In<S> positions, In<S> table, In<S> probabilities, In<S> v_out, Numbers scales, Counts sides, Counts offsets,
+           int interpolation, int probes, int log2_entries, Out<S> v_table, Out<S> v_probabilities) {
+            kernels<S>().probed_hash_grid_backward(hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)), scales,
+                                                                   sides, offsets, interpolation, probes, log2_entries,
+                                                                   nullptr),
+                                                   positions.data(), table.data(), probabilities.data(), v_out.data(),
+                                                   int64_t(positions.shape(0)), v_table.data(), v_probabilities.data());
         },
         Release());
     m.def(

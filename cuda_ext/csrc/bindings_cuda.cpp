@@ -316,38 +316,55 @@ void bind_training(nb::module_& m) {
 
 using Numbers = std::vector<double>;
 using Counts = std::vector<int64_t>;
+using MaybeChoice = std::optional<Read<uint8_t>>;
+
+const uint8_t* or_null(const MaybeChoice& choice) { return choice ? choice->data() : nullptr; }
 
 void bind_hash_grid(nb::module_& m) {
     m.def(
         "hash_grid",
-        [](In positions, std::optional<In> along, In table, Numbers scales, Counts sides, Counts offsets, bool smooth,
-           Out out, uintptr_t stream) {
-            const int dimensions = int(positions.shape(1)), features = int(table.shape(1));
-            cuda::hash_grid(hash_grid_of<float>(dimensions, features, scales, sides, offsets, smooth), positions.data(),
-                            along ? along->data() : nullptr, table.data(), int64_t(positions.shape(0)), out.data(),
-                            stream_of(stream));
+        [](In positions, std::optional<In> along, In table, MaybeChoice choice, Numbers scales, Counts sides,
+           Counts offsets, int interpolation, int probes, int log2_entries, Out out, uintptr_t stream) {
+            cuda::hash_grid(hash_grid_of<float>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets,
+                                                interpolation, probes, log2_entries, or_null(choice)),
+                            positions.data(), along ? along->data() : nullptr, table.data(),
+                            int64_t(positions.shape(0)), out.data(), stream_of(stream));
         },
         Release());
     m.def(
         "hash_grid_table_backward",
-        [](In positions, std::optional<In> along, In v_out, In largest, Numbers scales, Counts sides, Counts offsets,
-           bool smooth, Write<int64_t> sums, Out v_table, uintptr_t stream) {
-            const int dimensions = int(positions.shape(1)), features = int(v_table.shape(1));
-            cuda::hash_grid_table_backward(hash_grid_of<float>(dimensions, features, scales, sides, offsets, smooth),
-                                           positions.data(), along ? along->data() : nullptr, v_out.data(),
-                                           int64_t(positions.shape(0)), largest.data(), int64_t(v_table.size()),
-                                           sums.data(), v_table.data(), stream_of(stream));
+        [](In positions, std::optional<In> along, MaybeChoice choice, In v_out, In largest, Numbers scales,
+           Counts sides, Counts offsets, int interpolation, int probes, int log2_entries, Write<int64_t> sums,
+           Out v_table, uintptr_t stream) {
+            cuda::hash_grid_table_backward(
+                hash_grid_of<float>(int(positions.shape(1)), int(v_table.shape(1)), scales, sides, offsets,
+                                    interpolation, probes, log2_entries, or_null(choice)),
+                positions.data(), along ? along->data() : nullptr, v_out.data(), int64_t(positions.shape(0)),
+                largest.data(), int64_t(v_table.size()), sums.data(), v_table.data(), stream_of(stream));
         },
         Release());
     m.def(
         "hash_grid_positions_backward",
-        [](In positions, std::optional<In> along, In table, In v_out, Numbers scales, Counts sides, Counts offsets,
-           bool smooth, Out v_positions, uintptr_t stream) {
-            const int dimensions = int(positions.shape(1)), features = int(table.shape(1));
+        [](In positions, std::optional<In> along, In table, MaybeChoice choice, In v_out, Numbers scales, Counts sides,
+           Counts offsets, int interpolation, int probes, int log2_entries, Out v_positions, uintptr_t stream) {
             cuda::hash_grid_positions_backward(
-                hash_grid_of<float>(dimensions, features, scales, sides, offsets, smooth), positions.data(),
-                along ? along->data() : nullptr, table.data(), v_out.data(), int64_t(positions.shape(0)),
-                v_positions.data(), stream_of(stream));
+                hash_grid_of<float>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets, interpolation,
+                                    probes, log2_entries, or_null(choice)),
+                positions.data(), along ? along->data() : nullptr, table.data(), v_out.data(),
+                int64_t(positions.shape(0)), v_positions.data(), stream_of(stream));
+        },
+        Release());
+    m.def(
+        "probed_hash_grid_backward",
+        [](In positions, In table, In probabilities, In v_out, In largest, Numbers scales, Counts sides, Counts offsets,
+           int interpolation, int probes, int log2_entries, Write<int64_t> sums, Write<int64_t> choice_sums,
+           Out v_table, Out v_probabilities, uintptr_t stream) {
+            cuda::probed_hash_grid_backward(
+                hash_grid_of<float>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets, interpolation,
+                                    probes, log2_entries, nullptr),
+                positions.data(), table.data(), probabilities.data(), v_out.data(), int64_t(positions.shape(0)),
+                largest.data(), int64_t(v_table.size()), sums.data(), v_table.data(), int64_t(v_probabilities.size()),
+                choice_sums.data(), v_probabilities.data(), stream_of(stream));
         },
         Release());
 }

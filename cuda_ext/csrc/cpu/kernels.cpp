@@ -69,6 +69,7 @@ template <class S> constexpr Kernels<S> table() {
             &hash_grid<S>,
             &hash_grid_table_backward<S>,
             &hash_grid_positions_backward<S>,
+            &probed_hash_grid_backward<S>,
             &aggregate_neighbours<S>,
             &aggregate_neighbours_backward<S>,
             &march_count<S>,

@@ -109,6 +109,8 @@ template <class S> struct Kernels {
                                      int64_t count, S* v_table);
     void (*hash_grid_positions_backward)(const HashGrid<S>&, const S* positions, const S* along, const S* table,
                                          const S* v_out, int64_t count, S* v_positions);
+    void (*probed_hash_grid_backward)(const HashGrid<S>&, const S* positions, const S* table, const S* probabilities,
+                                      const S* v_out, int64_t count, S* v_table, S* v_probabilities);
     // `edges` [N,D] is what forward leaves for backward: the edge whose difference each message is.
     void (*aggregate_neighbours)(const GraphArrays<S>&, const S* features, S* out, int32_t* edges);
     void (*aggregate_neighbours_backward)(const GraphArrays<S>&, const int32_t* edges, const S* v_out, S* v_features);

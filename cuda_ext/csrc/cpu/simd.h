@@ -73,6 +73,7 @@ AF_GENERIC(max, a.v > b.v ? a.v : b.v)
 #undef AF_GENERIC
 template <class S> AF_HD Mask<S> operator<(Pack<S> a, Pack<S> b) { return {a.v < b.v}; }
 template <class S> AF_HD Mask<S> operator<=(Pack<S> a, Pack<S> b) { return {a.v <= b.v}; }
+template <class S> AF_HD Mask<S> operator==(Pack<S> a, Pack<S> b) { return {a.v == b.v}; }
 template <class S> AF_HD Mask<S> operator&(Mask<S> a, Mask<S> b) { return {a.v & b.v}; }
 template <class S> AF_HD Pack<S> select(Mask<S> m, Pack<S> a, Pack<S> b) { return Pack<S>(m.v ? a.v : b.v); }
 template <class S> AF_HD Pack<S> fma(Pack<S> a, Pack<S> b, Pack<S> c) { return Pack<S>(a.v * b.v + c.v); }
@@ -123,6 +124,7 @@ AF_HD F min(F a, F b) { return F(_mm256_min_ps(a.v, b.v)); }
 AF_HD F max(F a, F b) { return F(_mm256_max_ps(a.v, b.v)); }
 AF_HD Mask<float> operator<(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
 AF_HD Mask<float> operator<=(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
+AF_HD Mask<float> operator==(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
 AF_HD Mask<float> operator&(Mask<float> a, Mask<float> b) { return {_mm256_and_ps(a.v, b.v)}; }
 AF_HD F select(Mask<float> m, F a, F b) { return F(_mm256_blendv_ps(b.v, a.v, m.v)); }
 AF_HD F keep(Mask<float> m, F a) { return F(_mm256_and_ps(m.v, a.v)); }
@@ -189,6 +191,7 @@ AF_HD F min(F a, F b) { return F(_mm512_min_ps(a.v, b.v)); }
 AF_HD F max(F a, F b) { return F(_mm512_max_ps(a.v, b.v)); }
 AF_HD Mask<float> operator<(F a, F b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
 AF_HD Mask<float> operator<=(F a, F b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
+AF_HD Mask<float> operator==(F a, F b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 AF_HD Mask<float> operator&(Mask<float> a, Mask<float> b) { return {__mmask16(a.v & b.v)}; }
 AF_HD F select(Mask<float> m, F a, F b) { return F(_mm512_mask_blend_ps(m.v, b.v, a.v)); }
 AF_HD F keep(Mask<float> m, F a) { return F(_mm512_maskz_mov_ps(m.v, a.v)); }

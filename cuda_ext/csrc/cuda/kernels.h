@@ -163,6 +163,11 @@ void hash_grid_table_backward(const HashGrid<float>& grid, const float* position
 void hash_grid_positions_backward(const HashGrid<float>& grid, const float* positions, const float* along,
                                   const float* table, const float* v_out, int64_t count, float* v_positions,
                                   cudaStream_t stream);
+// As the gradient to the table, with `largest` [2] of a number of the table and of a probability, and scratch for both.
+void probed_hash_grid_backward(const HashGrid<float>& grid, const float* positions, const float* table,
+                               const float* probabilities, const float* v_out, int64_t count, const float* largest,
+                               int64_t numbers, int64_t* sums, float* v_table, int64_t choices, int64_t* choice_sums,
+                               float* v_probabilities, cudaStream_t stream);
 
 // `edges` [N,D] is left for backward; `messages` and `v_messages` [N,D] are scratch.
 void aggregate_neighbours(const GraphArrays<float>& in, const float* features, float* out, int32_t* edges,
