@@ -64,7 +64,7 @@ class Encoding(nn.Module, ABC):
 class HashEncoding(Encoding):
     """Features of a multiresolution hash grid (Mueller et al. 2022)."""
 
-    touched = ("table",)
+    touched: tuple[str, ...] = ("table",)
 
     def __init__(self, layout: HashGrid, random: torch.Generator | None = None):
         super().__init__()
