@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -96,6 +97,8 @@ def draw(scene: Scene, count: int, region: Region, random: torch.Generator) -> B
 
 class FieldModel(Model):
     """A radiance field with the grid of what is occupied."""
+
+    training_tensors: ClassVar[frozenset[str]] = frozenset({"grid.density"})  # rays march by the bits
 
     space: Tensor
     near: Tensor

@@ -82,6 +82,14 @@ class HasStrips(Protocol):
         ...
 
 
+@runtime_checkable
+class HasTrainingTensors(Protocol):
+    """A model that keeps tensors which only training needs, so that files to share leave them out."""
+
+    training_tensors: ClassVar[frozenset[str]]
+    """Names in its `state_dict`; the method's `restore` does without them."""
+
+
 @dataclass
 class Fit:
     """A run between two steps: all that a checkpoint holds.

@@ -32,6 +32,7 @@ LOOKS = 2  # cells that are asked in an update of what is occupied, for every sa
 HUBER = 0.1  # difference of colours from which on the loss is linear
 LEAST_RAYS, MOST_RAYS = 4 * VIEWS, 2**18
 LEAST_STEPS, MOST_STEPS = 256, 1024  # along the unit cube's diagonal, unless told otherwise
+MOST_DIAGONAL = 4096  # of these steps, by any setting
 LEAST_SAMPLES, MOST_SAMPLES = 2**14, 2**17  # of a step, unless told otherwise
 LAST_RATE = 0.03  # of the learning rate, at the end
 FALLING = 0.4  # of the budget, after which rates fall
@@ -93,7 +94,7 @@ class InstantNgp:
     """Of every random choice."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, samples=(0, 2**22), diagonal=(0, 4096), rate=(0, 1), seed=(0, 2**63))
+        check_ranges(self, samples=(0, 2**22), diagonal=(0, MOST_DIAGONAL), rate=(0, 1), seed=(0, 2**63))
         check_choices(self, width=WIDTHS, voxels=(0, 16, 32, 64, 128, 256, 512))
 
     def plan(self, scene: Scene) -> list[str]:
@@ -153,11 +154,11 @@ class InstantNgp:
     def restore(self, state: State) -> FieldModel:
         """The model of a checkpoint."""
         saved = state["model"]
-        cascades, cells = saved["grid.density"].shape
+        cascades, eighths = saved["grid.bits"].shape
         region = Region(Space(saved["space"][:3], float(saved["space"][3])), cascades, float(saved["near"]))
-        layout = _layout(cascades, round(cells ** (1 / 3)), float(saved["step"]))
+        layout = _layout(cascades, round((8 * eighths) ** (1 / 3)), float(saved["step"]))
         model = self._model(region, layout, saved["background"], None)
-        model.load_state_dict(saved)
+        model.load_state_dict({"grid.density": model.grid.density, **saved})  # a file to share leaves it out
         return model
 
     def _model(
@@ -178,7 +179,8 @@ class InstantNgp:
 
 def _layout(cascades: int, voxels: int, step: float) -> OccupancyLayout:
     longest = OccupancyLayout(voxels, cascades).largest_step
-    return OccupancyLayout(voxels, cascades, min(step, longest), CONE if cascades > 1 else 0.0)
+    shortest = math.sqrt(3) / MOST_DIAGONAL  # in a damaged file it may be anything
+    return OccupancyLayout(voxels, cascades, max(shortest, min(step, longest)), CONE if cascades > 1 else 0.0)
 
 
 def _strides(layout: OccupancyLayout, progress: float) -> OccupancyLayout:

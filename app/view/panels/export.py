@@ -151,4 +151,4 @@ def export_edited(document: Document, out: Path, frame: FrameOfReference) -> int
     with tempfile.TemporaryDirectory() as folder:
         between = Path(folder) / f"{out.stem}{SPLATS}"
         write_ply(between, gaussians)
-        return export.export(Run.open(between), out, "local")
+        return export.export(Run.open(between), out, "local").count
