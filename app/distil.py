@@ -1,7 +1,7 @@
 """Gaussians that look like a model without Gaussians: points on what it shows, fitted to its pictures.
 
-The model is asked what its training cameras see, with alpha and depth. Gaussians start on the surfaces in these
-pictures, and the default method optimises them as if the pictures were photographs. No photograph is read.
+The model is asked what its training cameras see, with alpha and depth. Points on the surfaces
+in these pictures are where the default method starts, to which the pictures are photographs. No photograph is read.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from anchorfield.app import job, model_files
 from anchorfield.app import settings as flat
 from anchorfield.app.checkpoint import Checkpoint
 from anchorfield.app.run import Run
-from anchorfield.methods import CanStart, HasGaussians, Model
+from anchorfield.methods import HasGaussians, Model
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.meshing_views import spread
-from anchorfield.renderer.neighbours import nearest_neighbours
 from anchorfield.renderer.rays import camera_rays
-from anchorfield.renderer.types import PARAMETERS, SH_C0, Gaussians
-from anchorfield.scenes.scene import Scene, View
+from anchorfield.renderer.types import PARAMETERS, Gaussians
+from anchorfield.scenes.scene import Points, Scene, View
 
 Distilling: TypeAlias = Generator[tuple[float, str], None, Run]
 
@@ -39,7 +38,7 @@ NARROWEST = 16  # pixels of a window
 PER_PIXEL, LEAST_POINTS, MOST_POINTS = 0.5, 1000, 300_000  # Gaussians per pixel of a view, and in all
 OPAQUE = 0.5  # alpha from which on a pixel shows a surface
 JUMP = 0.1  # of its depth, by which the depths around a pixel differ where it shows an edge, and no surface
-START = 0.5  # opacity
+CLEAR = 0.01  # of the pixels that show no surface, from which on the scene is an object
 FAINT = 1 / 255  # opacity below which nothing can be seen
 
 
@@ -90,9 +89,9 @@ def distilling(run: Run, settings: Distillation | None = None) -> Distilling:
         yield DRAWING * len(pictures) / len(windows), f"picture {len(pictures)} of {len(windows)} drawn"
     largest = max(camera.width * camera.height for camera in cameras)
     count = settings.points or max(LEAST_POINTS, min(MOST_POINTS, int(PER_PIXEL * largest)))
-    start = surface_points(pictures, count, random)
+    points = surface_points(pictures, count, random)
     left = max(settings.seconds - (time.monotonic() - begin), (1 - DRAWING) / 2 * settings.seconds)
-    fitted = yield from _fitting(_as_scene(pictures, scene), start, count, settings, left)
+    fitted = yield from _fitting(_as_scene(pictures, scene, points), count, settings, left)
     return _run_of(run, scene, fitted)
 
 
@@ -168,8 +167,8 @@ def _picture(model: Model, camera: Camera, background: Tensor) -> Picture:
     return Picture(camera, pixels.round().to(torch.uint8), frame.depth)
 
 
-def surface_points(pictures: Sequence[Picture], count: int, random: torch.Generator) -> Gaussians:
-    """At most `count` Gaussians where rays of random pixels meet what is opaque, as wide as they lie apart.
+def surface_points(pictures: Sequence[Picture], count: int, random: torch.Generator) -> Points:
+    """At most `count` points where rays of random pixels meet what is opaque, and other cameras see nothing behind it.
 
     Raises DataError where the pictures show nothing opaque.
     """
@@ -178,14 +177,34 @@ def surface_points(pictures: Sequence[Picture], count: int, random: torch.Genera
     if not int(ends[-1]):
         raise DataError("the model shows its cameras nothing opaque that Gaussians could start from: train it longer")
     chosen = torch.randperm(int(ends[-1]), generator=random)[:count].sort().values
-    means, colours, footprints = [], [], []
+    xyz, rgb = [], []
     for picture, pixels, end in zip(pictures, shown, ends.tolist(), strict=True):
         row, column = pixels[chosen[(chosen >= end - len(pixels)) & (chosen < end)] - (end - len(pixels))].unbind(1)
         rays, depth = camera_rays(picture.camera, torch.stack([column, row], 1)), picture.depth[row, column]
-        means.append(rays.origins + (depth / rays.z_scale)[:, None] * rays.directions)
-        colours.append(picture.pixels[row, column, :3].float() / 255)
-        footprints.append(depth / picture.camera.fx)
-    return _round(torch.cat(means), torch.cat(colours), torch.cat(footprints))
+        xyz.append(rays.origins + (depth / rays.z_scale)[:, None] * rays.directions)
+        rgb.append(picture.pixels[row, column, :3])
+    points, colours = torch.cat(xyz), torch.cat(rgb)
+    agreed = _agreed(points, pictures)
+    return Points(points[agreed].numpy(), colours[agreed].numpy())
+
+
+def _agreed(points: Tensor, pictures: Sequence[Picture]) -> Tensor:
+    """Which points [N] float before what is seen there in fewer than half of the pictures that hold them.
+
+    Fog before one camera explains its picture and hides the scene from others.
+    """
+    held, before = torch.zeros(len(points)), torch.zeros(len(points))
+    for picture in pictures:
+        camera = picture.camera
+        local = points @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3]
+        z = local[:, 2].clamp_min(1e-6)
+        column = (camera.fx * local[:, 0] / z + camera.cx).floor().long()
+        row = (camera.fy * local[:, 1] / z + camera.cy).floor().long()
+        inside = (local[:, 2] > 1e-6) & (row >= 0) & (row < camera.height) & (column >= 0) & (column < camera.width)
+        seen = picture.depth[row.clamp(0, camera.height - 1), column.clamp(0, camera.width - 1)]
+        held += inside
+        before += inside & (z < (1 - JUMP) * seen)
+    return before < 0.5 * held.clamp_min(1)
 
 
 def _on_surface(picture: Picture) -> Tensor:
@@ -198,49 +217,51 @@ def _on_surface(picture: Picture) -> Tensor:
     return smooth if bool(smooth.any()) else opaque
 
 
-def _round(means: Tensor, colours: Tensor, footprints: Tensor) -> Gaussians:
-    """Round Gaussians at points [N, 3], whose pixels are as wide as `footprints` [N] there."""
-    count = len(means)
-    apart = nearest_neighbours(means, min(4, count))[1][:, 1:]
-    widths = apart.mean(1) if apart.shape[1] else footprints
-    widths = torch.maximum(torch.minimum(widths, 8 * footprints), footprints) / 2
-    quats = torch.zeros(count, 4)
-    quats[:, 0] = 1
-    opacities = torch.full((count,), math.log(START / (1 - START)))
-    return Gaussians(means, widths.log()[:, None].repeat(1, 3), quats, opacities, ((colours - 0.5) / SH_C0)[:, None])
+def _as_scene(pictures: Sequence[Picture], scene: Scene, points: Points) -> Scene:
+    """The pictures as a capture: with alpha over a colour unlike the scene's where something is transparent.
 
-
-def _as_scene(pictures: Sequence[Picture], scene: Scene) -> Scene:
-    """The pictures as a capture with alpha, over a colour that Gaussians could not take for the scene's own."""
-    views = tuple(View(str(i), p.camera, (lambda pixels=p.pixels: pixels)) for i, p in enumerate(pictures))  # type: ignore[misc]
+    Gaussians that stood for the background would show over that colour.
+    """
+    transparent = _transparent(pictures)
+    views = tuple(_view(str(i), picture, transparent) for i, picture in enumerate(pictures))
     return Scene(
         name=scene.name,
         path=scene.path,
         views=views,
         train=tuple(range(len(views))),
         test=(),
-        points=None,
+        points=points,
         source_from_world=scene.source_from_world,
-        background=_unlike(pictures),
+        background=_unlike(pictures) if transparent else scene.background,
     )
+
+
+def _view(name: str, picture: Picture, transparent: bool) -> View:
+    pixels = picture.pixels if transparent else picture.pixels[..., :3].contiguous()
+    return View(name, picture.camera, lambda: pixels)
+
+
+def _transparent(pictures: Sequence[Picture]) -> bool:
+    """Whether a share of what is seen is no surface."""
+    alpha = torch.cat([picture.pixels[..., 3].reshape(-1) for picture in pictures])
+    return float((alpha < 255 * OPAQUE).float().mean()) > CLEAR
 
 
 def _unlike(pictures: Sequence[Picture]) -> tuple[float, float, float]:
     """The colour of the cube's corners that is furthest from the mean of what is opaque."""
-    flat = torch.cat([picture.pixels.reshape(-1, 4) for picture in pictures]).float() / 255
-    mean = (flat[:, :3] * flat[:, 3:]).sum(0) / flat[:, 3].sum().clamp_min(1)
+    pixels = torch.cat([picture.pixels.reshape(-1, 4) for picture in pictures]).float() / 255
+    mean = (pixels[:, :3] * pixels[:, 3:]).sum(0) / pixels[:, 3].sum().clamp_min(1)
     red, green, blue = (mean < 0.5).float().tolist()
     return red, green, blue
 
 
 def _fitting(
-    scene: Scene, start: Gaussians, count: int, settings: Distillation, seconds: float
+    scene: Scene, count: int, settings: Distillation, seconds: float
 ) -> Generator[tuple[float, str], None, Gaussians]:
     """The Gaussians, optimised on a scene for so many seconds or the steps of the settings; those seen are returned."""
     method = flat.apply(job.default_settings(job.DEFAULT_METHOD), {"cap": count, "seed": settings.seed})
-    assert isinstance(method, CanStart)
     begin = time.monotonic()
-    for fit in method.fit_from(scene, start):
+    for fit in method.fit(scene):
         spent = fit.step / settings.steps if settings.steps else (time.monotonic() - begin) / seconds
         fit.progress = min(1.0, spent)
         yield DRAWING + (1 - DRAWING) * fit.progress, f"step {fit.step:,} of fitting {count:,} Gaussians"

@@ -15,34 +15,52 @@ from test_app_capture import call, make_capture
 
 from anchorfield import methods
 from anchorfield.app import Run, train
-from anchorfield.app.export import Loss, export, loss
+from anchorfield.app.distil import Distillation
+from anchorfield.app.export import Loss, export, exporting, loss
 from anchorfield.app.journal import silent
+from anchorfield.methods import HasGaussians
 from anchorfield.renderer.errors import DataError
 from anchorfield.renderer.metrics import psnr
 from anchorfield.renderer.splatting import splat
 from anchorfield.renderer.types import Gaussians
 from anchorfield.scenes.similarity import transformed
 
-FIELDS = ["instant_ngp"]  # methods without Gaussians, whose models no file but the run's own holds yet
+QUICK = Distillation(steps=60, points=500)
 
 
-@pytest.mark.parametrize("ending", [".ply", ".safetensors"])
-@pytest.mark.parametrize("method", FIELDS)
-def test_what_no_file_can_hold_is_refused_in_words(
-    method: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train(make_capture(tmp_path / "made"), method, steps=2, out=tmp_path / "run", show=silent)
-    out = tmp_path / f"scene{ending}"
-    code, _, said = call(capsys, "export", tmp_path / "run", "-o", out)
-    assert code == 3
-    assert "does not represent its scene by Gaussians" in said or "no float32 tensor" in said
-    assert not out.exists()
-
-
-@pytest.fixture(scope="module", params=[name for name in methods.names() if name not in FIELDS])
+@pytest.fixture(scope="module", params=methods.names())
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("files")
     return train(make_capture(folder / "made"), request.param, steps=150, out=folder / "run", show=silent)
+
+
+def test_a_model_without_gaussians_is_distilled_the_same_every_time(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if isinstance(run.model, HasGaussians):
+        pytest.skip("it has Gaussians")
+    options = ("--steps", str(QUICK.steps), "--points", str(QUICK.points))
+    code, out, _ = call(capsys, "export", run.path, "-o", tmp_path / "a.ply", *options, "--json")
+    told = json.loads(out)
+    assert (code, told["distilled"]) == (0, True)
+    assert 0 < told["gaussians"] <= QUICK.points
+    assert told["agreement"] > 20
+    export(run, tmp_path / "b.ply", distillation=QUICK)
+    assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
+    export(run, tmp_path / "a.safetensors")
+    code, _, said = call(capsys, "export", tmp_path / "a.safetensors", "-o", tmp_path / "c.ply")
+    assert (code, "--scene CAPTURE" in said) == (3, True)
+    assert not (tmp_path / "c.ply").exists()
+
+
+def test_distilling_is_cancelled_between_steps_with_nothing_written(run: Run, tmp_path: Path) -> None:
+    if isinstance(run.model, HasGaussians):
+        pytest.skip("it has Gaussians")
+    steps = exporting(run, tmp_path / "a.ply", distillation=QUICK)
+    shares = [next(steps)[0] for _ in range(15)]
+    steps.close()
+    assert shares == sorted(shares)
+    assert list(tmp_path.iterdir()) == []
 
 
 def independent(path: Path) -> Gaussians:
