@@ -121,9 +121,7 @@ def _scene(run: Run) -> Scene:
         ) from problem
 
 
-def _windows(
-    model: Model, cameras: Sequence[Camera], settings: Distillation, random: torch.Generator
-) -> list[Camera]:
+def _windows(model: Model, cameras: Sequence[Camera], settings: Distillation, random: torch.Generator) -> list[Camera]:
     """The views, or as much of each as there is time for: a window of full detail at a random place."""
     if settings.steps:
         return list(cameras)
@@ -149,9 +147,7 @@ def _scaled(camera: Camera, scale: float) -> Camera:
 
 def _window(camera: Camera, share: float, random: torch.Generator) -> Camera:
     """A part of the view, of this share of its width and height, at a random place."""
-    width, height = (
-        min(side, max(NARROWEST, math.floor(share * side))) for side in (camera.width, camera.height)
-    )
+    width, height = (min(side, max(NARROWEST, math.floor(share * side))) for side in (camera.width, camera.height))
     left = int(torch.randint(camera.width - width + 1, (), generator=random))
     top = int(torch.randint(camera.height - height + 1, (), generator=random))
     return dataclasses.replace(camera, cx=camera.cx - left, cy=camera.cy - top, width=width, height=height)

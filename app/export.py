@@ -6,7 +6,7 @@ Models without Gaussians are distilled into some for files that hold nothing els
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from anchorfield.renderer.splatting import splat
 from anchorfield.scenes.compact import Stored, write_compact
 from anchorfield.scenes.similarity import transformed
 from anchorfield.scenes.splat_ply import read_ply, write_ply
-
 
 AGREEMENT_VIEWS = 8  # between training cameras, where no view was held out
 
@@ -100,9 +99,7 @@ def check_ending(out: Path) -> None:
 
 
 @torch.no_grad()
-def loss(
-    run: Run, out: Path, frame: FrameOfReference = "source", written: Exported | None = None
-) -> Loss | str:
+def loss(run: Run, out: Path, frame: FrameOfReference = "source", written: Exported | None = None) -> Loss | str:
     """What the file at `out` loses on the run's held-out views, read back; or why that cannot be measured.
 
     A page is not read back: it holds the Gaussians that were `written`, which may be distilled. Raises DataError where
