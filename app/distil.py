@@ -32,9 +32,8 @@ from anchorfield.scenes.scene import Points, Scene, View
 Distilling: TypeAlias = Generator[tuple[float, str], None, Run]
 
 DRAWING = 0.5  # of the time, for the model's pictures
-COVERED = 0.25  # of the pixels of all training views that are drawn at least, if need be at a smaller size
 PROBE = 4096  # pixels, about, that tell how long drawing takes
-NARROWEST = 16  # pixels of a window
+NARROWEST = 16  # pixels of a picture
 PER_PIXEL, LEAST_POINTS, MOST_POINTS = 0.5, 1000, 300_000  # Gaussians per pixel of a view, and in all
 OPAQUE = 0.5  # alpha from which on a pixel shows a surface
 JUMP = 0.1  # of its depth, by which the depths around a pixel differ where it shows an edge, and no surface
@@ -82,11 +81,11 @@ def distilling(run: Run, settings: Distillation | None = None) -> Distilling:
     scene = _scene(run)
     cameras = [scene.views[index].camera for index in scene.train]
     random = torch.Generator().manual_seed(settings.seed)
-    windows = _windows(run.model, cameras, settings, random)
+    drawn = _sized(run.model, cameras, settings)
     pictures = list[Picture]()
-    for camera in windows:
+    for camera in drawn:
         pictures.append(_picture(run.model, camera, torch.tensor(scene.background)))
-        yield DRAWING * len(pictures) / len(windows), f"picture {len(pictures)} of {len(windows)} drawn"
+        yield DRAWING * len(pictures) / len(drawn), f"picture {len(pictures)} of {len(drawn)} drawn"
     largest = max(camera.width * camera.height for camera in cameras)
     count = settings.points or max(LEAST_POINTS, min(MOST_POINTS, int(PER_PIXEL * largest)))
     points = surface_points(pictures, count, random)
@@ -121,14 +120,16 @@ def _scene(run: Run) -> Scene:
         ) from problem
 
 
-def _windows(model: Model, cameras: Sequence[Camera], settings: Distillation, random: torch.Generator) -> list[Camera]:
-    """The views, or as much of each as there is time for: a window of full detail at a random place."""
+def _sized(model: Model, cameras: Sequence[Camera], settings: Distillation) -> list[Camera]:
+    """The cameras, with as many pixels as there is time to draw.
+
+    Whole views of fewer pixels: Gaussians that only parts of views see float before the rest.
+    """
     if settings.steps:
         return list(cameras)
     total = sum(camera.width * camera.height for camera in cameras)
     share = DRAWING * settings.seconds / (_seconds_per_pixel(model, cameras[0]) * total)
-    scale = min(1.0, math.sqrt(share / COVERED))
-    return [_window(_scaled(camera, scale), math.sqrt(share) / scale, random) for camera in cameras]
+    return [_scaled(camera, min(1.0, math.sqrt(share))) for camera in cameras]
 
 
 def _seconds_per_pixel(model: Model, camera: Camera) -> float:
@@ -142,15 +143,8 @@ def _seconds_per_pixel(model: Model, camera: Camera) -> float:
 
 def _scaled(camera: Camera, scale: float) -> Camera:
     """The same view in another number of pixels."""
-    return camera.resized(max(1, round(scale * camera.width)), max(1, round(scale * camera.height)))
-
-
-def _window(camera: Camera, share: float, random: torch.Generator) -> Camera:
-    """A part of the view, of this share of its width and height, at a random place."""
-    width, height = (min(side, max(NARROWEST, math.floor(share * side))) for side in (camera.width, camera.height))
-    left = int(torch.randint(camera.width - width + 1, (), generator=random))
-    top = int(torch.randint(camera.height - height + 1, (), generator=random))
-    return dataclasses.replace(camera, cx=camera.cx - left, cy=camera.cy - top, width=width, height=height)
+    width, height = (max(min(side, NARROWEST), round(scale * side)) for side in (camera.width, camera.height))
+    return camera.resized(width, height)
 
 
 @torch.no_grad()

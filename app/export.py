@@ -119,7 +119,8 @@ def loss(run: Run, out: Path, frame: FrameOfReference = "source", written: Expor
     for i in scene.test:
         ours, theirs = rendered(run.model, scene, i), shown(scene.views[i].camera, background).clamp(0, 1)
         scores.append((view_psnr(scene, i, ours), view_psnr(scene, i, theirs), psnr(theirs, ours)))
-    return Loss(*(statistics.fmean(score) for score in zip(*scores, strict=True)), views=len(scores))
+    model, file, alike = (statistics.fmean(score) for score in zip(*scores, strict=True))
+    return Loss(model, file, alike, len(scores))
 
 
 @torch.no_grad()
