@@ -228,22 +228,33 @@ def _export(arguments: list[str]) -> int:
     if options.out is None:
         return _fail("export needs -o FILE; its ending says the format (.ply, .safetensors)", USAGE)
     from anchorfield.app import files
-    from anchorfield.app.export import Loss, check_ending, export, loss
+    from anchorfield.app.distil import Distillation
+    from anchorfield.app.export import Loss, agreement, check_ending, export, loss
 
     check_ending(options.out)
     run = _open(options)
-    count = export(run, options.out, options.frame)
-    size = options.out.stat().st_size
-    measured = loss(run, options.out, options.frame) if options.check else None
-    splats = options.out.suffix.lower() == ".ply"
+    asked = Distillation(options.seconds, options.steps, options.points, options.seed)
+    made = export(run, options.out, options.frame, asked, None if options.json else _progress_line())
+    count, size = made.count, options.out.stat().st_size
+    measured = loss(run, options.out, options.frame, made) if options.check else None
+    alike = agreement(run, made) if options.check and made.distilled and not isinstance(measured, Loss) else None
+    splats = options.out.suffix.lower() == ".ply" or made.distilled
     if options.json:
         facts = {"file": str(options.out), "gaussians" if splats else "rows": count, "bytes": size}
         if splats:
             facts["frame"] = options.frame
+        facts |= {"distilled": True} if made.distilled else {}
+        facts |= {"agreement": alike} if alike is not None else {}
         print(json.dumps(files.strict(facts | _loss_facts(measured))))
         return DONE
     what = f"{count:,} Gaussians in the {options.frame} frame" if splats else f"a model of {count:,} rows"
+    if made.distilled:
+        what += f", distilled from a model of '{run.job.method}'"
     print(f"{options.out}: {what}, {size:,} bytes")
+    if isinstance(measured, Loss) and made.distilled:
+        print(f"PSNR {measured.agreement:.2f} dB of the Gaussians against the model's pictures of the held-out views")
+    if alike is not None:
+        print(f"PSNR {alike:.2f} dB of the Gaussians against the model's pictures between its training views")
     if isinstance(measured, Loss):
         print(f"PSNR {measured.model:.2f} dB of the model, {measured.file:.2f} dB of the file:", end=" ")
         print(f"{round(measured.loss, 2) + 0.0:.2f} dB lost over {measured.views} held-out views")
@@ -256,7 +267,8 @@ def _loss_facts(measured: Loss | str | None) -> dict[str, Any]:
     """What `export --json` says of the loss."""
     if measured is None or isinstance(measured, str):
         return {"loss": "not measured" + (f": {measured}" if measured else "")}
-    return {"loss": measured.loss, "psnr": measured.model, "file_psnr": measured.file, "views": measured.views}
+    found = {"loss": measured.loss, "psnr": measured.model, "file_psnr": measured.file, "views": measured.views}
+    return found | {"agreement": measured.agreement}
 
 
 def _edit(arguments: list[str]) -> int:

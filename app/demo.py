@@ -14,7 +14,7 @@ def demo(capture: Path, minutes: float, show: Show) -> float | None:
     """Train on `capture`, put splat.ply and report.html into the working directory; returns the held-out PSNR."""
     run = train(capture, minutes=minutes, show=show)
     splat, report = Path("splat.ply"), Path("report.html")
-    count = export(run, splat)
+    count = export(run, splat).count
     shutil.copyfile(run.path / "eval" / "report.html", report)
     for line in (
         "",

@@ -148,6 +148,14 @@ class Export:
     """The capture's own coordinates, those of the training, or those of the run's placement.json (metres, z up)."""
     check: bool = True
     """Read the file back and measure what it loses on the held-out views."""
+    seconds: Annotated[float, _option("S", "(default: 90)")] = 90.0
+    """Time to distil Gaussians from a model that has none."""
+    steps: Annotated[int, _option("N", "(default: 0)")] = 0
+    """Steps of distilling instead of a time: reproducible bit for bit; 0: by time."""
+    points: Annotated[int, _option("N", "(default: 0)")] = 0
+    """Most Gaussians to distil; 0: half as many as a view has pixels."""
+    seed: Annotated[int, _option("S", "(default: 0)")] = 0
+    """Of distilling."""
     checkpoint: Which = "last"
     """Which checkpoint."""
     json: Flag = False

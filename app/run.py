@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from anchorfield.app import checkpoint as checkpoints
 from anchorfield.app import files, job
+from anchorfield.app import settings as flat
 from anchorfield.app.checkpoint import Checkpoint
 from anchorfield.app.job import Job
 from anchorfield.methods import HasGaussians, Model
 from anchorfield.renderer.cameras import Camera
-from anchorfield.renderer.errors import DataError
+from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.types import Frame, Gaussians
 from anchorfield.scenes.scene import Scene, in_frame
 
@@ -154,7 +155,10 @@ class Run:
     def gaussians(self, frame: FrameOfReference = "local") -> Gaussians:
         """The scene as Gaussians in the training frame or another; raises DataError where it has none."""
         if not isinstance(self.model, HasGaussians):
-            raise DataError(f"method '{self.job.method}' does not represent its scene by Gaussians")
+            raise DataError(
+                f"method '{self.job.method}' does not represent its scene by Gaussians;"
+                " `anchorfield export RUN -o scene.ply` distils some from it"
+            )
         with self._fitting():
             gaussians = self.model.gaussians()
         if frame == "local":
@@ -200,6 +204,9 @@ def check_belongs(checkpoint: Checkpoint, job: Job) -> None:
     method = checkpoint.facts.get("method")
     if method != job.method:
         raise DataError(f"checkpoint {checkpoint.path} is of method '{method}', the run is of '{job.method}'")
-    ours, theirs = job.to_json()["settings"], checkpoint.facts.get("settings")
-    if ours != theirs:
+    try:  # settings that are younger than the checkpoint have their defaults
+        theirs = flat.from_json(type(job.settings), checkpoint.facts.get("settings"), f"checkpoint {checkpoint.path}")
+    except UsageError as problem:
+        raise DataError(f"checkpoint {checkpoint.path}: {problem}") from problem
+    if theirs != job.settings:
         raise DataError(f"checkpoint {checkpoint.path} was trained with other settings than {CONFIG} has")

@@ -123,6 +123,11 @@ class FieldModel(Model):
         self.register_buffer("background", background.clone())
 
     @property
+    def training_tensors(self) -> frozenset[str]:
+        """What rays do not need, which march by the bits."""
+        return frozenset({"grid.density", *(f"field.encoding.{name}" for name in self.field.encoding.learning)})
+
+    @property
     def region(self) -> Region:
         """Where the field lives."""
         return Region(Space(self.space[:3], float(self.space[3])), self.layout.cascades, float(self.near))

@@ -82,6 +82,16 @@ class HasStrips(Protocol):
         ...
 
 
+@runtime_checkable
+class HasTrainingTensors(Protocol):
+    """A model that keeps tensors which only training needs, so that files to share leave them out."""
+
+    @property
+    def training_tensors(self) -> frozenset[str]:
+        """Names in its `state_dict`; the method's `restore` does without them."""
+        ...
+
+
 @dataclass
 class Fit:
     """A run between two steps: all that a checkpoint holds.

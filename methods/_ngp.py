@@ -34,6 +34,7 @@ HUBER = 0.1  # difference of colours from which on the loss is linear
 LEAST_RAYS, MOST_RAYS = 4 * VIEWS, 2**18
 STEPS_PER_PIXEL = 2.5  # of a photograph's longer side: one for each costs 2 dB
 LEAST_STEPS, MOST_STEPS = 256, 1024  # along the unit cube's diagonal, unless told otherwise
+MOST_DIAGONAL = 4096  # of these steps, by any setting
 LEAST_SAMPLES, MOST_SAMPLES = 2**14, 2**17  # of a step, unless told otherwise
 LAST_RATE = 0.03  # of the learning rate, at the end
 FALLING = 0.4  # of the budget, after which rates fall
@@ -97,7 +98,7 @@ class Ngp(ABC):
     """Of every random choice."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, samples=(0, 2**22), diagonal=(0, 4096), rate=(0, 1), seed=(0, 2**63))
+        check_ranges(self, samples=(0, 2**22), diagonal=(0, MOST_DIAGONAL), rate=(0, 1), seed=(0, 2**63))
         check_choices(self, width=WIDTHS, voxels=(0, 16, 32, 64, 128, 256, 512))
 
     @abstractmethod
@@ -176,11 +177,13 @@ class Ngp(ABC):
     def restore(self, state: State) -> FieldModel:
         """The model of a checkpoint."""
         saved = state["model"]
-        cascades, cells = saved["grid.density"].shape
+        cascades, eighths = saved["grid.bits"].shape
         region = Region(Space(saved["space"][:3], float(saved["space"][3])), cascades, float(saved["near"]))
-        layout = _layout(cascades, round(cells ** (1 / 3)), float(saved["step"]))
+        layout = _layout(cascades, round((8 * eighths) ** (1 / 3)), float(saved["step"]))
         model = self._model(region, layout, saved["background"], None)
-        model.load_state_dict(saved)
+        first = model.state_dict()
+        spare = {name: first[name] for name in model.training_tensors}  # a file to share leaves these out
+        model.load_state_dict(spare | dict(saved))
         return model
 
     def _model(
@@ -201,7 +204,8 @@ class Ngp(ABC):
 
 def _layout(cascades: int, voxels: int, step: float) -> OccupancyLayout:
     longest = OccupancyLayout(voxels, cascades).largest_step
-    return OccupancyLayout(voxels, cascades, min(step, longest), CONE if cascades > 1 else 0.0)
+    shortest = math.sqrt(3) / MOST_DIAGONAL  # in a damaged file it may be anything
+    return OccupancyLayout(voxels, cascades, max(shortest, min(step, longest)), CONE if cascades > 1 else 0.0)
 
 
 def _strides(layout: OccupancyLayout, progress: float) -> OccupancyLayout:

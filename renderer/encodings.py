@@ -37,6 +37,7 @@ class Encoding(nn.Module, ABC):
 
     size: int  # numbers of a position
     touched: tuple[str, ...] = ()  # parameters of which a step moves only what was read
+    learning: tuple[str, ...] = ()  # parameters and buffers that only training needs
 
     @abstractmethod
     def forward(self, positions: Tensor) -> Tensor:
@@ -84,6 +85,7 @@ class ProbedEncoding(HashEncoding):
     """
 
     touched = ("table", "confidences")
+    learning = ("confidences",)
     choice: Tensor
 
     def __init__(self, layout: HashGrid, random: torch.Generator | None = None):

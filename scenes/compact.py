@@ -4,7 +4,8 @@ The header's metadata holds `format` ("anchorfield model"), `version` ("1") and 
 `settings`, `source_from_world` (4x4, row by row), `background`, `step`, `seconds`, `downscale` and `split`. Tensors of
 many rows are stored as U8 or U16 of their own shape, beside F32 `<name>:columns` [4, C]: centre, spread, low and step
 of each of the C columns (all axes but the first). Their values are centre + spread sinh(low + step q): finest where
-most of them lie, with room for a few that lie far away. Other tensors are F16 or F32.
+most of them lie, with room for a few that lie far away. Bytes are U8 as they are, under `<name>:bytes`. Other tensors
+are F16 or F32.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from anchorfield.scenes.similarity import decomposed
 FORMAT, VERSION = "anchorfield model", "1"
 ROWS = 512  # from which on a tensor is quantised in columns
 FINE = ("means", "anchors", "views")  # positions and poses, whose errors are seen first: 16 bits in columns, or float32
+WEIGHTS = "weights"  # ends the name of a perceptron's matrices in one row: no column of numbers of one kind
 COLUMNS = ":columns"  # ends the name of a tensor's ranges
+BYTES = ":bytes"  # ends the name of a tensor of bytes
 MOST_COLUMNS = 4096
 _KINDS = ("U8", "U16", "F16", "F32")
 _LONGEST_NAME = 200  # characters, in a message
@@ -62,9 +65,16 @@ def write_compact(path: Path | str, stored: Stored) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     for name, tensor in stored.tensors.items():
         values = tensor.detach().cpu().numpy()
-        if values.dtype != np.float32 or name.endswith(COLUMNS):
+        if values.dtype == np.uint8:
+            arrays[name + BYTES] = values
+            continue
+        if values.dtype == np.float64 and values.ndim == 0:
+            values = values.astype(np.float32)
+        if values.dtype != np.float32 or name.endswith((COLUMNS, BYTES)):
             raise DataError(f"{path}: '{name}' is no float32 tensor that a compact file can hold")
-        if values.ndim and len(values) >= ROWS and values[0].size <= MOST_COLUMNS:
+        if name.endswith(WEIGHTS):
+            arrays[name] = _halved(values)
+        elif values.ndim and len(values) >= ROWS and values[0].size <= MOST_COLUMNS:
             arrays[name], arrays[name + COLUMNS] = quantised(values, 16 if name in FINE else 8)
         else:
             arrays[name] = _halved(values) if values.ndim > 1 and name not in FINE else values
@@ -183,7 +193,7 @@ def _stored(path: Path, content: Mapping[str, Any], tensors: dict[str, Tensor]) 
 
 
 def _tensors(path: Path, file: Any, size: int) -> dict[str, Tensor]:
-    """Every tensor of the model as float32."""
+    """Every tensor of the model, as float32 or bytes."""
     kinds: dict[str, str] = {}
     for name in file.keys():  # noqa: SIM118 - not a mapping
         part = file.get_slice(name)
@@ -191,11 +201,13 @@ def _tensors(path: Path, file: Any, size: int) -> dict[str, Tensor]:
         if kinds[name] not in _KINDS:
             raise DataError(f"{path}: '{name[:_LONGEST_NAME]}' is of type {kinds[name]}, expected {', '.join(_KINDS)}")
         empty = math.prod(shape) == 0  # then nothing in the file bounds the other axes
-        if not 1 <= len(shape) <= 4 or max(shape) > (MOST_COLUMNS if empty else size):
+        if len(shape) > 4 or max(shape, default=1) > (MOST_COLUMNS if empty else size):
             raise DataError(f"{path}: '{name[:_LONGEST_NAME]}' has the shape {shape}, which makes no sense")
     found = {}
     for name in kinds:
-        if not name.endswith(COLUMNS):
+        if name.endswith(BYTES) and kinds[name] == "U8":
+            found[name.removesuffix(BYTES)] = torch.from_numpy(file.get_tensor(name))
+        elif not name.endswith(COLUMNS):
             values = _values(path, file, name, kinds)
             if not np.isfinite(values).all():
                 raise DataError(f"{path}: '{name[:_LONGEST_NAME]}' holds numbers that are not finite; it is damaged")

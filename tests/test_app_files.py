@@ -15,34 +15,64 @@ from test_app_capture import call, make_capture
 
 from anchorfield import methods
 from anchorfield.app import Run, train
-from anchorfield.app.export import Loss, export, loss
+from anchorfield.app.distil import Distillation
+from anchorfield.app.export import Loss, export, exporting, loss
 from anchorfield.app.journal import silent
+from anchorfield.methods import HasGaussians, IgnoresPoints
 from anchorfield.renderer.errors import DataError
 from anchorfield.renderer.metrics import psnr
 from anchorfield.renderer.splatting import splat
 from anchorfield.renderer.types import Gaussians
 from anchorfield.scenes.similarity import transformed
 
-FIELDS = ["instant_ngp"]  # methods without Gaussians, whose models no file but the run's own holds yet
+QUICK = Distillation(steps=60, points=500)
 
 
-@pytest.mark.parametrize("ending", [".ply", ".safetensors"])
-@pytest.mark.parametrize("method", FIELDS)
-def test_what_no_file_can_hold_is_refused_in_words(
-    method: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train(make_capture(tmp_path / "made"), method, steps=2, out=tmp_path / "run", show=silent)
-    out = tmp_path / f"scene{ending}"
-    code, _, said = call(capsys, "export", tmp_path / "run", "-o", out)
-    assert code == 3
-    assert "does not represent its scene by Gaussians" in said or "no float32 tensor" in said
-    assert not out.exists()
-
-
-@pytest.fixture(scope="module", params=[name for name in methods.names() if name not in FIELDS])
+@pytest.fixture(scope="module", params=methods.names())
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("files")
-    return train(make_capture(folder / "made"), request.param, steps=150, out=folder / "run", show=silent)
+    steps = 25 if isinstance(methods.load(request.param)(), IgnoresPoints) else 150  # steps of fields take longer
+    return train(make_capture(folder / "made"), request.param, steps=steps, out=folder / "run", show=silent)
+
+
+@pytest.fixture
+def splats(run: Run) -> Run:
+    if not isinstance(run.model, HasGaussians):
+        pytest.skip("it has no Gaussians; what is distilled from it has its own tests")
+    return run
+
+
+@pytest.fixture
+def field(run: Run) -> Run:
+    """The first of those without Gaussians: what is distilled is only asked for pictures, the same of all."""
+    if run.job.method != next(name for name in methods.names() if isinstance(methods.load(name)(), IgnoresPoints)):
+        pytest.skip("it has Gaussians, or another stands for it")
+    return run
+
+
+def test_a_model_without_gaussians_is_distilled_the_same_every_time(
+    field: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--steps", str(QUICK.steps), "--points", str(QUICK.points))
+    code, out, _ = call(capsys, "export", field.path, "-o", tmp_path / "a.ply", *options, "--json")
+    told = json.loads(out)
+    assert (code, told["distilled"]) == (0, True)
+    assert 0 < told["gaussians"] <= QUICK.points
+    assert told["agreement"] > told["psnr"], "it is no nearer to the model than the model to the photographs"
+    export(field, tmp_path / "b.ply", distillation=QUICK)
+    assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
+    export(field, tmp_path / "a.safetensors")
+    code, _, said = call(capsys, "export", tmp_path / "a.safetensors", "-o", tmp_path / "d.ply")
+    assert (code, "--scene CAPTURE" in said) == (3, True)
+    assert not (tmp_path / "d.ply").exists()
+
+
+def test_distilling_is_cancelled_between_steps_with_nothing_written(field: Run, tmp_path: Path) -> None:
+    steps = exporting(field, tmp_path / "a.ply", distillation=QUICK)
+    shares = [next(steps)[0] for _ in range(15)]
+    steps.close()
+    assert shares == sorted(shares)
+    assert list(tmp_path.iterdir()) == []
 
 
 def independent(path: Path) -> Gaussians:
@@ -71,17 +101,20 @@ def mean_psnr(run: Run, images: list[torch.Tensor]) -> float:
     )
 
 
-def test_the_loss_of_a_splat_file_is_that_of_an_independent_evaluation(run: Run, tmp_path: Path) -> None:
-    export(run, tmp_path / "a.ply")
-    measured = loss(run, tmp_path / "a.ply")
+def test_the_loss_of_a_splat_file_is_that_of_an_independent_evaluation(splats: Run, tmp_path: Path) -> None:
+    export(splats, tmp_path / "a.ply")
+    measured = loss(splats, tmp_path / "a.ply")
     assert isinstance(measured, Loss)
-    gaussians = transformed(independent(tmp_path / "a.ply"), np.linalg.inv(run.source_from_world))
-    background, cameras = torch.tensor(run.scene.background), [run.scene.views[i].camera for i in run.scene.test]
-    file = mean_psnr(run, [splat(gaussians, camera, background).rgb for camera in cameras])
-    model = mean_psnr(run, [run.render(camera).rgb for camera in cameras])
+    gaussians = transformed(independent(tmp_path / "a.ply"), np.linalg.inv(splats.source_from_world))
+    background, cameras = (
+        torch.tensor(splats.scene.background),
+        [splats.scene.views[i].camera for i in splats.scene.test],
+    )
+    file = mean_psnr(splats, [splat(gaussians, camera, background).rgb for camera in cameras])
+    model = mean_psnr(splats, [splats.render(camera).rgb for camera in cameras])
     assert measured.loss == pytest.approx(model - file, abs=0.05)
     assert measured.views == len(cameras)
-    if run.job.method == "gaussian_splatting":
+    if splats.job.method == "gaussian_splatting":
         assert abs(measured.loss) < 0.01
 
 
@@ -96,7 +129,9 @@ def test_the_loss_of_a_compact_file_is_that_of_an_independent_evaluation(run: Ru
         if f"{name}:columns" in arrays:
             centre, spread, low, step = arrays[f"{name}:columns"].astype(np.float64)
             values = (centre + spread * np.sinh(low + step * values.reshape(len(values), -1))).reshape(values.shape)
-        if ":" not in name:
+        if name.endswith(":bytes"):
+            tensors[name.removesuffix(":bytes")] = torch.from_numpy(array)
+        elif ":" not in name:
             tensors[name] = torch.from_numpy(values.astype(np.float32))
     model = run.job.settings.restore({"model": tensors, "step": 0, "progress": 1.0}).eval()
     cameras = [run.scene.views[i].camera for i in run.scene.test]
@@ -104,16 +139,16 @@ def test_the_loss_of_a_compact_file_is_that_of_an_independent_evaluation(run: Ru
     assert measured.loss < 0.1
 
 
-def test_commands_take_a_file_for_a_run(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file, capture = tmp_path / "a.safetensors", run.job.source
-    code, out, _ = call(capsys, "export", run.path, "-o", file, "--json")
+def test_commands_take_a_file_for_a_run(splats: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, capture = tmp_path / "a.safetensors", splats.job.source
+    code, out, _ = call(capsys, "export", splats.path, "-o", file, "--json")
     exported = json.loads(out)
     assert code == 0
     assert exported["loss"] == pytest.approx(exported["psnr"] - exported["file_psnr"])
     code, out, _ = call(capsys, "eval", file, "--scene", capture, "--json")
     scores = json.loads(out)
     assert scores["psnr"] == pytest.approx(exported["file_psnr"], abs=1e-3)
-    assert (scores["bytes"], scores["steps"], scores["method"]) == (file.stat().st_size, 150, run.job.method)
+    assert (scores["bytes"], scores["steps"], scores["method"]) == (file.stat().st_size, splats.step, splats.job.method)
     assert call(capsys, "render", file, "--scene", capture, "--orbit", "2", "-o", tmp_path / "orbit")[0] == 0
     code, out, _ = call(capsys, "export", file, "-o", tmp_path / "b.ply")
     assert code == 0
@@ -137,11 +172,11 @@ def test_a_compact_file_written_again_is_the_same_model(run: Run, tmp_path: Path
     assert psnr(second.render(camera).rgb, first.render(camera).rgb) > 40
 
 
-def test_a_splat_file_is_a_model_too(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    export(run, tmp_path / "a.ply")
-    measured = loss(run, tmp_path / "a.ply")
+def test_a_splat_file_is_a_model_too(splats: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export(splats, tmp_path / "a.ply")
+    measured = loss(splats, tmp_path / "a.ply")
     assert isinstance(measured, Loss)
-    code, out, _ = call(capsys, "eval", tmp_path / "a.ply", "--scene", run.job.source, "--json")
+    code, out, _ = call(capsys, "eval", tmp_path / "a.ply", "--scene", splats.job.source, "--json")
     assert code == 0
     assert json.loads(out)["psnr"] == pytest.approx(measured.file, abs=0.05)
     assert call(capsys, "export", tmp_path / "a.ply", "-o", tmp_path / "a.safetensors", "--no-check")[0] == 0
@@ -171,4 +206,5 @@ def test_a_damaged_file_ends_in_a_model_or_in_words(run: Run, tmp_path: Path) ->
         bad[random.integers(len(content) if random.random() < 0.3 else 6000)] ^= 1 << int(random.integers(8))
         (tmp_path / "a.safetensors").write_bytes(bad)
         with contextlib.suppress(DataError):
-            Run.open(tmp_path / "a.safetensors").gaussians("source")
+            opened = Run.open(tmp_path / "a.safetensors")
+            opened.gaussians("source") if isinstance(opened.model, HasGaussians) else opened.model

@@ -186,7 +186,7 @@ def test_views_are_found_by_name_stem_and_index(run: Run) -> None:
 
 
 def test_an_export_has_the_known_order_and_shows_the_same_pixels(run: Run, tmp_path: Path) -> None:
-    count = export(run, tmp_path / "local.ply", "local")
+    count = export(run, tmp_path / "local.ply", "local").count
     vertices = PlyData.read(str(tmp_path / "local.ply"))["vertex"]
     assert [prop.name for prop in vertices.properties] == property_names(9)
     assert len(vertices) == count

@@ -27,7 +27,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = train(SAMPLE, steps=60, downscale=4, out=folder / "run", show=lambda event: None)
     assert isinstance(run, Run)
     out = folder / "scene.html"
-    assert export(run, out) > 0
+    assert export(run, out).count > 0
     assert isinstance(loss(run, out), str)
     return out
 

@@ -122,13 +122,18 @@ class _Panel:
         run = document.run
         if run is None:
             raise UsageError("nothing is trained yet")
-        yield 0.1, "writing"
-        count = export_edited(document, out, frame) if document.edited else export.export(run, out, frame)
+        written = None
+        if document.edited:
+            yield 0.1, "writing"
+            count = export_edited(document, out, frame)
+        else:
+            written = yield from export.exporting(run, out, frame)
+            count = written.count
         self._last = out
         text = outputs.written(out)
         if measure and not document.edited:
             yield 0.5, f"{count:,} rows are written; comparing with the model"
-            lost = export.loss(run, out, frame)
+            lost = export.loss(run, out, frame, written)
             text += f"; {lost}" if isinstance(lost, str) else f"; it loses {lost.loss:.3f} dB over {lost.views} views"
         self.update()
         yield 1.0, text
@@ -151,4 +156,4 @@ def export_edited(document: Document, out: Path, frame: FrameOfReference) -> int
     with tempfile.TemporaryDirectory() as folder:
         between = Path(folder) / f"{out.stem}{SPLATS}"
         write_ply(between, gaussians)
-        return export.export(Run.open(between), out, "local")
+        return export.export(Run.open(between), out, "local").count
