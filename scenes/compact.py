@@ -4,8 +4,9 @@ The header's metadata holds `format` ("anchorfield model"), `version` ("1") and 
 `settings`, `source_from_world` (4x4, row by row), `background`, `step`, `seconds`, `downscale` and `split`. Tensors of
 many rows are stored as U8 or U16 of their own shape, beside F32 `<name>:columns` [4, C]: centre, spread, low and step
 of each of the C columns (all axes but the first). Their values are centre + spread sinh(low + step q): finest where
-most of them lie, with room for a few that lie far away. Bytes are U8 as they are, under `<name>:bytes`. Other tensors
-are F16 or F32.
+most of them lie, with room for a few that lie far away. Bytes are U8 as they are, under `<name>:bytes`. Whole numbers
+[R, C], whose name ends with "latents", are range coded column after column: U8 `<name>:coded`, beside F32
+`<name>:histogram`: R, C, the lowest number, and how often it and each next one comes. Other tensors are F16 or F32.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from anchorfield.renderer.errors import DataError
 from anchorfield.scenes.atomic import replacing
+from anchorfield.scenes.entropy_coding import coded, decoded
 from anchorfield.scenes.similarity import decomposed
 
 FORMAT, VERSION = "anchorfield model", "1"
@@ -34,6 +36,7 @@ FINE = ("means", "anchors", "views")  # positions and poses, whose errors are se
 WEIGHTS = "weights"  # ends the name of a perceptron's matrices in one row: no column of numbers of one kind
 COLUMNS = ":columns"  # ends the name of a tensor's ranges
 BYTES = ":bytes"  # ends the name of a tensor of bytes
+LATENTS, CODED, HISTOGRAM = "latents", ":coded", ":histogram"
 MOST_COLUMNS = 4096
 _KINDS = ("U8", "U16", "F16", "F32")
 _LONGEST_NAME = 200  # characters, in a message
@@ -70,9 +73,13 @@ def write_compact(path: Path | str, stored: Stored) -> None:
             continue
         if values.dtype == np.float64 and values.ndim == 0:
             values = values.astype(np.float32)
-        if values.dtype != np.float32 or name.endswith((COLUMNS, BYTES)):
+        if values.dtype != np.float32 or name.endswith((COLUMNS, BYTES, CODED, HISTOGRAM)):
             raise DataError(f"{path}: '{name}' is no float32 tensor that a compact file can hold")
-        if name.endswith(WEIGHTS):
+        if name.endswith(LATENTS):
+            stream, histogram = coded(np.rint(values).astype(np.int64).T.ravel())
+            arrays[name + CODED], arrays[name + HISTOGRAM] = stream, np.concatenate([values.shape, histogram])
+            arrays[name + HISTOGRAM] = arrays[name + HISTOGRAM].astype(np.float32)
+        elif name.endswith(WEIGHTS):
             arrays[name] = _halved(values)
         elif values.ndim and len(values) >= ROWS and values[0].size <= MOST_COLUMNS:
             arrays[name], arrays[name + COLUMNS] = quantised(values, 16 if name in FINE else 8)
@@ -207,12 +214,30 @@ def _tensors(path: Path, file: Any, size: int) -> dict[str, Tensor]:
     for name in kinds:
         if name.endswith(BYTES) and kinds[name] == "U8":
             found[name.removesuffix(BYTES)] = torch.from_numpy(file.get_tensor(name))
-        elif not name.endswith(COLUMNS):
+        elif name.endswith(CODED) and kinds[name] == "U8" and kinds.get(name.removesuffix(CODED) + HISTOGRAM) == "F32":
+            name = name.removesuffix(CODED)
+            found[name] = torch.from_numpy(_decoded(path, file, name))
+        elif not name.endswith((COLUMNS, HISTOGRAM)):
             values = _values(path, file, name, kinds)
             if not np.isfinite(values).all():
                 raise DataError(f"{path}: '{name[:_LONGEST_NAME]}' holds numbers that are not finite; it is damaged")
             found[name] = torch.from_numpy(values)
     return found
+
+
+def _decoded(path: Path, file: Any, name: str) -> Floats:
+    """Whole numbers [R, C] of a stream."""
+    stream, histogram = file.get_tensor(name + CODED), file.get_tensor(name + HISTOGRAM)
+    try:
+        if histogram.ndim != 1 or len(histogram) < 4 or not np.isfinite(histogram).all():
+            raise ValueError("the histogram is damaged")
+        rows, columns = (int(number) for number in histogram[:2])
+        if not (0 <= rows <= 2**24 and 0 < columns <= MOST_COLUMNS):
+            raise ValueError(f"{rows} x {columns} numbers make no sense")
+        numbers = decoded(stream.ravel(), histogram[2:], rows * columns)
+    except ValueError as error:
+        raise DataError(f"{path}: '{name[:_LONGEST_NAME]}' cannot be decoded: {error}; export it again") from error
+    return np.ascontiguousarray(numbers.reshape(columns, rows).T.astype(np.float32))
 
 
 def _values(path: Path, file: Any, name: str, kinds: Mapping[str, str]) -> Floats:
