@@ -26,7 +26,7 @@ demo: setup
 	$(BIN)/anchorfield demo assets/sample
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff format --check .

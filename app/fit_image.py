@@ -11,9 +11,10 @@ import torch
 
 from anchorfield.app import files, machine
 from anchorfield.app.pictures import STILLS, encoded, pixels
+from anchorfield.renderer.encodings import HashEncoding
 from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.metrics import psnr
-from anchorfield.renderer.picture_field import PictureField, fit_picture
+from anchorfield.renderer.picture_field import PictureField, fit_picture, picture_grid
 from anchorfield.scenes import images
 
 SHOW_EVERY = 0.5  # seconds
@@ -52,7 +53,7 @@ def fit_image(
     picture = torch.from_numpy(images.decode(source)[..., :3].copy()).float() / 255
     height, width = picture.shape[:2]
     random = torch.Generator().manual_seed(seed)
-    field = PictureField(width, height, size, random)
+    field = PictureField(HashEncoding(picture_grid(width, height, size), random), random)
     begin = shown = time.monotonic()
     steps = fit_picture(field, picture, random)
     for step, error in enumerate(steps, 1):

@@ -18,9 +18,9 @@ from anchorfield.renderer.encodings import Encoding, ProbedEncoding
 class CompactNgp(Ngp):
     """Settings of Compact NGP; about two thirds of the bytes should be the index."""
 
-    grid: Grid = field(default_factory=lambda: Grid(log2_table_size=12))
+    grid: Grid = field(default_factory=lambda: Grid(log2_table_size=13))
     """Where features of positions are kept."""
-    probes: int = 8
+    probes: int = 4
     """Rows that a place chooses from: 1, 2, 4, 8 or 16."""
     log2_index_size: int = 15
     """Choices of a level, as a power of two."""

@@ -61,6 +61,10 @@ class Encoding(nn.Module, ABC):
         """By how much the learning rates of parameters differ from the field's, where they do."""
         return {}
 
+    def size_bytes(self) -> int:
+        """At rest: two bytes a number, and no more bits for a choice than it needs."""
+        return 2 * sum(p.numel() for name, p in self.named_parameters() if name not in self.learning)
+
 
 class HashEncoding(Encoding):
     """Features of a multiresolution hash grid (Mueller et al. 2022)."""
@@ -102,6 +106,10 @@ class ProbedEncoding(HashEncoding):
     def end_step(self) -> None:
         """Choose what confidence is largest in."""
         self.choice = _largest(self.confidences.detach())
+
+    def size_bytes(self) -> int:
+        """The table, and a number below `probes` for each row of the index."""
+        return super().size_bytes() + len(self.choice) * (self.layout.probes - 1).bit_length() // 8
 
 
 def _largest(confidences: Tensor) -> Tensor:
@@ -171,6 +179,8 @@ class LatentEncoding(Encoding):
     Latents are real numbers in training, drawn to one of their two neighbours by chance, less and less so; at last, and
     wherever no gradient is asked for, they are rounded. A row of latents is `decoder` times them, plus `shift`.
     """
+
+    learning = ("entropy.numbers",)
 
     def __init__(
         self,

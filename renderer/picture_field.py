@@ -6,6 +6,7 @@ Mueller et al. 2022, section 5.1. The finest grid has half as many vertices alon
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from anchorfield.cuda_ext.hash_grid import HashGrid
 from anchorfield.cuda_ext.mlp import MlpLayout, mlp
 from anchorfield.renderer.adam import Adam
-from anchorfield.renderer.encodings import HashEncoding
+from anchorfield.renderer.encodings import Encoding
 
 BATCH = 2**16  # pixels of a step
 RATE = 1e-2
@@ -23,12 +24,10 @@ AT_ONCE = 2**18  # places that are asked about at a time
 class PictureField(nn.Module):
     """Colours of places on a picture; (0, 0) is its upper left corner, (1, 1) the lower right one."""
 
-    def __init__(self, width: int, height: int, log2_table_size: int = 16, random: torch.Generator | None = None):
+    def __init__(self, encoding: Encoding, random: torch.Generator | None = None):
         super().__init__()
-        finest = max(32, max(width, height) // 2)
-        grid = HashGrid.up_to(finest, log2_table_size=log2_table_size, dimensions=2)
-        self.encoding = HashEncoding(grid, random)
-        self.layout = MlpLayout(grid.size, 3, width=64, hidden=2)
+        self.encoding = encoding
+        self.layout = MlpLayout(encoding.size, 3, width=64, hidden=2)
         self.weights = nn.Parameter(self.layout.initial(random))
 
     def forward(self, places: Tensor) -> Tensor:
@@ -43,8 +42,14 @@ class PictureField(nn.Module):
         return torch.cat([self(some) for some in places.split(AT_ONCE)]).clamp(0, 1).reshape(height, width, 3)
 
     def size_bytes(self) -> int:
-        """Of all parameters, two bytes each."""
-        return 2 * sum(parameter.numel() for parameter in self.parameters())
+        """At rest, the perceptron's weights in two bytes each."""
+        return self.encoding.size_bytes() + 2 * self.weights.numel()
+
+
+def picture_grid(width: int, height: int, log2_table_size: int = 16, **more: Any) -> HashGrid:
+    """The grid for a picture of that many pixels, with more of the kernel's settings."""
+    finest = max(32, max(width, height) // 2)
+    return HashGrid.up_to(finest, log2_table_size=log2_table_size, dimensions=2, **more)
 
 
 def fit_picture(field: PictureField, picture: Tensor, random: torch.Generator, rate: float = RATE) -> Iterator[float]:
@@ -60,4 +65,5 @@ def fit_picture(field: PictureField, picture: Tensor, random: torch.Generator, r
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        field.encoding.end_step()
         yield float(loss.detach())

@@ -6,6 +6,7 @@ import contextlib
 import json
 from pathlib import Path
 
+import constriction
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -131,6 +132,12 @@ def test_the_loss_of_a_compact_file_is_that_of_an_independent_evaluation(run: Ru
             values = (centre + spread * np.sinh(low + step * values.reshape(len(values), -1))).reshape(values.shape)
         if name.endswith(":bytes"):
             tensors[name.removesuffix(":bytes")] = torch.from_numpy(array)
+        elif name.endswith(":coded"):
+            rows, columns, low, *counts = arrays[name.replace(":coded", ":histogram")].astype(np.float64)
+            model = constriction.stream.model.Categorical(np.array(counts) / sum(counts), perfect=False)
+            numbers = constriction.stream.queue.RangeDecoder(array.view("<u4")).decode(model, int(rows * columns))
+            latents = (numbers + low).reshape(int(columns), int(rows)).T
+            tensors[name.removesuffix(":coded")] = torch.from_numpy(latents.astype(np.float32).copy())
         elif ":" not in name:
             tensors[name] = torch.from_numpy(values.astype(np.float32))
     model = run.job.settings.restore({"model": tensors, "step": 0, "progress": 1.0}).eval()

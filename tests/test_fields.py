@@ -24,7 +24,7 @@ from anchorfield.renderer.encodings import HashEncoding
 from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.fields import RadianceField, contract
 from anchorfield.renderer.occupancy import Space
-from anchorfield.renderer.picture_field import PictureField, fit_picture
+from anchorfield.renderer.picture_field import PictureField, fit_picture, picture_grid
 from anchorfield.renderer.raymarching import UnitRays, trace
 from anchorfield.renderer.types import stacked
 
@@ -145,7 +145,7 @@ def wave(width: int, height: int) -> Tensor:
 
 
 def test_a_picture_is_learnt() -> None:
-    picture, field = wave(96, 64), PictureField(96, 64, 12, random())
+    picture, field = wave(96, 64), PictureField(HashEncoding(picture_grid(96, 64, 12), random()), random())
     errors = list(islice(fit_picture(field, picture, random()), 60))
     assert errors[-1] < 1e-3 < errors[0]
     found = field.picture(96, 64)
