@@ -4,6 +4,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 CPP := $(wildcard cuda_ext/csrc/*.* cuda_ext/csrc/*/*.* tests/cuda_on_cpu/*.h tests/cuda_on_cpu/*.cpp tests/cuda_on_cpu/cub/device/*)
+# Tests of a browser, and of programs that are killed: others beside them would take their time.
+ALONE := tests/browser tests/test_app_training.py
 # What to say where something is missing that only the system can provide.
 NO_PYTHON := Python 3.11 or newer is needed; if it has another name: make PYTHON=/path/to/python3
 NO_VENV := $(PYTHON) cannot make virtual environments; on Debian or Ubuntu: apt install python3-venv
@@ -26,7 +28,8 @@ demo: setup
 	$(BIN)/anchorfield demo assets/sample
 
 test: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(addprefix --ignore=,$(ALONE))
+	$(BIN)/python -m pytest -q $(ALONE)
 
 lint: setup
 	$(BIN)/ruff format --check .

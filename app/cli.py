@@ -344,8 +344,7 @@ def _fit_mesh(arguments: list[str]) -> int:
     from anchorfield.app.fit_mesh import fit_mesh
 
     show = None if options.json else _progress_line()
-    budget = options.seconds, options.size, options.resolution, options.seed
-    found = fit_mesh(options.mesh, options.out, *budget, show)
+    found = fit_mesh(options.mesh, options.out, options.seconds, options.size, options.resolution, show=show)
     if options.json:
         print(json.dumps({"file": str(options.out)} | asdict(found)))
         return DONE

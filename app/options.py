@@ -248,8 +248,6 @@ class FitMesh:
     """Most rows of a level of the grid, as a power of two: the field's size."""
     resolution: Annotated[int, _option("N", "(default: 256)")] = 256
     """Voxels along the longest side, for learning and meshing."""
-    seed: Annotated[int, _option("S", "(default: 0)")] = 0
-    """Seed of every random choice."""
     json: Flag = False
     """Print one JSON object."""
 

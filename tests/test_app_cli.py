@@ -21,7 +21,8 @@ FLAGS_WITH_STRATEGY = ["src", "--strategy", "Abs-Grad", "--threshold=0.5", "--sh
 
 
 @pytest.mark.parametrize("verb", ["", *options.VERBS])
-def test_help_fits_a_screen(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_fits_a_screen(verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     code, out, _ = call(capsys, *([verb] if verb else []), "-h")
     assert code == 0
     assert len(out.splitlines()) <= 40

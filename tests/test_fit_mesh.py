@@ -91,14 +91,14 @@ def learnt(steps: int) -> tuple[DistanceField, list[float]]:
 
 
 def test_a_box_is_learnt_and_the_same_seed_learns_the_same() -> None:
-    field, errors = learnt(40)
+    field, errors = learnt(60)
     assert errors[-1] < 0.3 * errors[0]
     points = places(2000, 0.45)
     found = field.distance(torch.from_numpy(points + 0.5).float()).numpy()
     assert np.abs(found - of_box(points)).mean() < 0.1 * np.abs(of_box(points)).mean()
     far = np.abs(of_box(points)) > 0.05
     assert np.array_equal(found[far] < 0, of_box(points)[far] < 0)
-    again, _ = learnt(40)
+    again, _ = learnt(60)
     assert torch.equal(field.weights, again.weights)
     assert torch.equal(field.encoding.table, again.encoding.table)
 
@@ -109,7 +109,7 @@ def test_a_ball_comes_back_in_its_own_frame(tmp_path: Path, capsys: pytest.Captu
     mesh.apply_translation([100, -50, 7])
     mesh.invert()  # faces that look inwards are turned
     mesh.export(source)
-    settings = ["--seconds", "1", "--size", "14", "--resolution", "24", "--json"]
+    settings = ["--seconds", "4", "--size", "14", "--resolution", "24", "--json"]
     assert main(["fit-mesh", str(source), "-o", str(out), *settings]) == 0
     said = json.loads(capsys.readouterr().out)
     made = trimesh.load_mesh(out)
