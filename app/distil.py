@@ -21,7 +21,7 @@ from anchorfield.app import job, model_files
 from anchorfield.app import settings as flat
 from anchorfield.app.checkpoint import Checkpoint
 from anchorfield.app.run import Run
-from anchorfield.methods import HasGaussians, Model
+from anchorfield.methods import HasGaussians, Model, check_ranges
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.meshing_views import spread
@@ -55,11 +55,7 @@ class Distillation:
     """Of every random choice."""
 
     def __post_init__(self) -> None:
-        limits = {"seconds": (1, 1e6), "steps": (0, 10**7), "points": (0, 10**8), "seed": (0, 2**63)}
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not low <= value <= high:
-                raise UsageError(f"--{name}: expected {low:g} to {high:g}, got {value!r}")
+        check_ranges(self, seconds=(1, 1e6), steps=(0, 10**7), points=(0, 10**8), seed=(0, 2**63))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from anchorfield.app import files
 from anchorfield.app.placement import mean_up
 from anchorfield.app.run import FrameOfReference, Run
-from anchorfield.methods import HasDensity, HasDistance, HasMesh, Model
+from anchorfield.methods import HasDensity, HasDistance, HasMesh, Model, check_ranges
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.meshing import (
@@ -60,19 +60,16 @@ class MeshSettings:
     """Rounds of smoothing, which does not shrink."""
 
     def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {
-            "resolution": (16, 2048),
-            "faces": (100, 100_000_000),
-            "smallest": (0, 1),
-            "share": (0, 1),
-            "agreeing": (1, 1000),
-            "views": (1, 10_000),
-            "smooth": (0, 100),
-        }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not low <= value <= high:
-                raise UsageError(f"--{name}: expected {low:g} to {high:g}, got {value!r}")
+        check_ranges(
+            self,
+            resolution=(16, 2048),
+            faces=(100, 100_000_000),
+            smallest=(0, 1),
+            share=(0, 1),
+            agreeing=(1, 1000),
+            views=(1, 10_000),
+            smooth=(0, 100),
+        )
 
 
 def extract(source: Source, settings: MeshSettings | None = None, cameras: Sequence[Camera] | None = None) -> Mesh:

@@ -23,6 +23,7 @@ from anchorfield.methods._method import (
     Method,
     Model,
     State,
+    check_ranges,
 )
 from anchorfield.renderer.errors import UsageError
 
@@ -40,6 +41,7 @@ __all__ = [
     "Method",
     "Model",
     "State",
+    "check_ranges",
     "describe",
     "load",
     "names",

@@ -95,14 +95,19 @@ def draw(scene: Scene, count: int, region: Region, random: torch.Generator) -> B
     )
 
 
-def widths_at(scene: Scene, region: Region, points: Tensor, random: torch.Generator) -> Tensor:
-    """Of beams that reach points [N, 3] of the unit cube from training cameras drawn at random, [N]."""
-    cameras = [scene.views[i].camera for i in scene.train]
-    centres = region.space.to_unit(torch.stack([camera.centre for camera in cameras]))
-    spreads = torch.tensor([(camera.fx * camera.fy) ** -0.5 for camera in cameras])
-    drawn = torch.randint(len(cameras), (len(points),), generator=random)
-    distances: Tensor = (points - centres[drawn]).norm(dim=1)
-    return spreads[drawn] * distances
+class Beams:
+    """How wide the beams of pixels are that reach points from training cameras."""
+
+    def __init__(self, scene: Scene, region: Region):
+        cameras = [scene.views[i].camera for i in scene.train]
+        self.centres = region.space.to_unit(torch.stack([camera.centre for camera in cameras]))
+        self.spreads = torch.tensor([(camera.fx * camera.fy) ** -0.5 for camera in cameras])
+
+    def widths(self, points: Tensor, random: torch.Generator) -> Tensor:
+        """Widths [N] at points [N, 3] of the unit cube, each as a camera drawn at random sees it."""
+        drawn = torch.randint(len(self.centres), (len(points),), generator=random)
+        distances: Tensor = (points - self.centres[drawn]).norm(dim=1)
+        return self.spreads[drawn] * distances
 
 
 class FieldModel(Model):

@@ -19,7 +19,7 @@ from torch.nn.functional import huber_loss
 from anchorfield.cuda_ext.hash_grid import HashGrid
 from anchorfield.cuda_ext.marching import OccupancyLayout
 from anchorfield.cuda_ext.mlp import WIDTHS
-from anchorfield.methods._fields import VIEWS, FieldModel, Region, draw, region_of, widths_at
+from anchorfield.methods._fields import VIEWS, Beams, FieldModel, Region, draw, region_of
 from anchorfield.methods._method import Fit, State, check_choices, check_ranges
 from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.cameras import Camera
@@ -111,7 +111,8 @@ class Ngp(ABC):
 
     def plan(self, scene: Scene) -> list[str]:
         """What will be trained, a line each."""
-        numbers = sum(parameter.numel() for parameter in self.encoding(None).parameters())
+        with torch.device("meta"):  # only shapes
+            numbers = sum(parameter.numel() for parameter in self.encoding(None).parameters())
         return [f"{numbers:,} numbers in {self.grid.levels} grids ({4e-6 * numbers:.1f} MB)"]
 
     def fit(self, scene: Scene, resume: State | None = None) -> Iterator[Fit]:
@@ -132,10 +133,10 @@ class Ngp(ABC):
     def _steps(self, scene: Scene, fit: Fit, model: FieldModel) -> Iterator[Fit]:
         """Steps for ever from a fit that is ready."""
         region, fixed, samples = model.region, torch.tensor(scene.background), self._samples(scene)
-        encoding = model.field.encoding
+        encoding, beams = model.field.encoding, Beams(scene, region)
 
         def density(points: Tensor) -> Tensor:
-            return model.field.density(points, widths_at(scene, region, points, fit.random))
+            return model.field.density(points, beams.widths(points, fit.random))
 
         while True:
             encoding.begin_step(fit.progress, fit.random)

@@ -77,8 +77,8 @@ def write_compact(path: Path | str, stored: Stored) -> None:
             raise DataError(f"{path}: '{name}' is no float32 tensor that a compact file can hold")
         if name.endswith(LATENTS):
             stream, histogram = coded(np.rint(values).astype(np.int64).T.ravel())
-            arrays[name + CODED], arrays[name + HISTOGRAM] = stream, np.concatenate([values.shape, histogram])
-            arrays[name + HISTOGRAM] = arrays[name + HISTOGRAM].astype(np.float32)
+            arrays[name + CODED] = stream
+            arrays[name + HISTOGRAM] = np.concatenate([values.shape, histogram]).astype(np.float32)
         elif name.endswith(WEIGHTS):
             arrays[name] = _halved(values)
         elif values.ndim and len(values) >= ROWS and values[0].size <= MOST_COLUMNS:
