@@ -38,6 +38,7 @@ COARSEST, FINER = 16, 4  # first cell of growing in voxels, and by how much each
 LEVELS = 3  # of growing
 RISE = 2**0.2  # of the threshold from one level of detail to the next (Ren et al. 2024)
 SPREAD = 0.5  # standard deviation of first offsets
+FIRST_OPACITY = 0.1  # of every other offset; the rest begin as far below zero, in reserve
 EVERY = 100  # steps between two looks at the sizes
 
 
@@ -52,6 +53,9 @@ class DecodingHeads(nn.Module):
             if layers == 2:
                 self._add(f"{name}_middle", HIDDEN, HIDDEN)
             self._add(name, outputs * offsets, HIDDEN)
+        # An offset that begins without opacity passes no gradient and may never be seen: by chance nearly all would.
+        with torch.no_grad():
+            dict(self.named_parameters())["opacity_bias"].fill_(FIRST_OPACITY)[1::2] *= -1
         if appearance:
             self.register_parameter("appearance", nn.Parameter(_uniform(HIDDEN, appearance)))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anchorfield.cuda_ext.marching import OccupancyLayout
 from anchorfield.methods._initial import BACKDROP_FAR, focus_distance, random_points
@@ -60,6 +60,7 @@ class Batch:
     """Random pixels of random training views."""
 
     rays: UnitRays
+    view: Tensor  # [R] place in the training split
     colour: Tensor  # [R, 3] of the photographs, in [0, 1]
     alpha: Tensor | None  # [R, 1]; None where they have none
     counts: Tensor  # [R] bool, where the views' masks let pixels count
@@ -73,7 +74,8 @@ class Batch:
 
 def draw(scene: Scene, count: int, region: Region, random: torch.Generator) -> Batch:
     """A batch of `count` rays, a multiple of `VIEWS`, evenly from `VIEWS` training views drawn with replacement."""
-    views = [scene.views[scene.train[i]] for i in torch.randint(len(scene.train), (VIEWS,), generator=random)]
+    drawn = torch.randint(len(scene.train), (VIEWS,), generator=random)
+    views = [scene.views[scene.train[i]] for i in drawn]
     origins, directions, spreads, pixels, masks = [], [], [], [], []
     for view in views:
         camera, shape = view.camera, (count // VIEWS,)
@@ -89,6 +91,7 @@ def draw(scene: Scene, count: int, region: Region, random: torch.Generator) -> B
     near = torch.full((len(seen),), region.near / region.space.side)
     return Batch(
         UnitRays(region.space.to_unit(torch.cat(origins)), torch.cat(directions), near, torch.cat(spreads)),
+        drawn.repeat_interleave(count // VIEWS),
         seen[:, :3],
         seen[:, 3:] if seen.shape[1] == 4 else None,
         torch.cat(masks),
@@ -111,17 +114,29 @@ class Beams:
 
 
 class FieldModel(Model):
-    """A radiance field with the grid of what is occupied."""
+    """A radiance field with the grid of what is occupied, and what was learnt of the photographs themselves."""
 
     space: Tensor
     near: Tensor
     step: Tensor
     background: Tensor
+    codes: nn.Parameter | None  # [T, A] appearance of the training photographs
+    moves: nn.Parameter | None  # [T, 6] of their cameras: a turn as a rotation vector, and a way in the unit cube
 
-    def __init__(self, field: RadianceField, region: Region, layout: OccupancyLayout, background: Tensor):
+    def __init__(
+        self,
+        field: RadianceField,
+        region: Region,
+        layout: OccupancyLayout,
+        background: Tensor,
+        codes: Tensor | None = None,
+        moves: Tensor | None = None,
+    ):
         super().__init__()
         self.field, self.layout = field, layout
         self.grid = OccupancyGrid(layout)
+        self.codes = None if codes is None else nn.Parameter(codes)
+        self.moves = None if moves is None else nn.Parameter(moves)
         self.register_buffer("space", torch.cat([region.space.centre, torch.tensor([region.space.side])]))
         self.register_buffer("near", torch.tensor(region.near))
         self.register_buffer("step", torch.tensor(layout.smallest_step, dtype=torch.float64))
@@ -130,7 +145,8 @@ class FieldModel(Model):
     @property
     def training_tensors(self) -> frozenset[str]:
         """What rays do not need, which march by the bits."""
-        return frozenset({"grid.density", *(f"field.encoding.{name}" for name in self.field.encoding.learning)})
+        learning = {"grid.density", *(f"field.encoding.{name}" for name in self.field.encoding.learning)}
+        return frozenset(learning if self.moves is None else learning | {"moves"})
 
     @property
     def region(self) -> Region:
@@ -142,11 +158,25 @@ class FieldModel(Model):
         return stacked(list(self.strips(camera, max(1, RAYS // camera.width))))
 
     def strips(self, camera: Camera, rows: int) -> Iterator[Frame]:
-        """The view from `camera` in strips of `rows` rows, from top to bottom."""
+        """The view from `camera` in strips of `rows` rows, from top to bottom; its appearance is the mean."""
         region = self.region
         yield from render_strips(
-            self.field, camera, rows, region.space, self.grid.bits, self.layout, region.near, self.background
+            self.field,
+            camera,
+            rows,
+            region.space,
+            self.grid.bits,
+            self.layout,
+            region.near,
+            self.background,
+            None if self.codes is None else self.codes.detach().mean(0),
         )
+
+    def as_taken(self, rays: UnitRays, view: Tensor) -> UnitRays:
+        """The rays of photographs `view` [R] as their cameras are believed to stand, and with their appearance."""
+        if self.moves is not None:
+            rays = moved(rays, self.moves - self.moves.mean(0), view)  # else all might drift with the scene
+        return rays if self.codes is None else replace(rays, code=self.codes[view])
 
     @torch.no_grad()
     def density(self, points: Tensor) -> Tensor:
@@ -156,3 +186,16 @@ class FieldModel(Model):
         reach = 2 ** (self.layout.cascades - 1) / 2
         inside = ((positions - 0.5).abs() <= reach).all(1)
         return torch.where(inside, self.field.density(positions) / space.side, 0)
+
+
+def moved(
+    rays: UnitRays,
+    moves: Tensor,  # [T, 6] turns as rotation vectors, and ways
+    view: Tensor,  # [R] which of them is a ray's
+) -> UnitRays:
+    """The rays of cameras that are turned about their centres and shifted; differentiable in `moves`."""
+    x, y, z = moves[:, :3].unbind(1)
+    zero = torch.zeros_like(x)
+    turns = torch.linalg.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).view(-1, 3, 3))
+    directions = (turns[view] @ rays.directions[:, :, None])[:, :, 0]
+    return replace(rays, origins=rays.origins + moves[view, 3:], directions=directions)

@@ -37,6 +37,7 @@ LEAST_STEPS, MOST_STEPS = 256, 1024  # along the unit cube's diagonal, unless to
 MOST_DIAGONAL = 4096  # of these steps, by any setting
 LEAST_SAMPLES, MOST_SAMPLES = 2**14, 2**17  # of a step, unless told otherwise
 LAST_RATE = 0.03  # of the learning rate, at the end
+MOVING, LAST_MOVING = 3e-4, 0.03  # rate of the cameras, in radians and sides of the unit cube, and its share at the end
 FALLING = 0.4  # of the budget, after which rates fall
 COARSE = ((4, 0.05), (2, 0.2))  # by how much steps are longer until a share of the budget is spent
 CULLED = 0.1  # of the budget, after which samples behind opaque ones are left out
@@ -94,11 +95,16 @@ class Ngp(ABC):
     """Voxels along an axis of the grid of what is occupied, a power of two; 0: 128 for objects with alpha, else 64."""
     rate: float = 1e-2
     """Learning rate; falls to a thirtieth."""
+    appearance: int = 0
+    """Numbers that describe the appearance of each photograph; 0 for none."""
+    refine: bool = False
+    """Correct the poses of the training photographs while learning."""
     seed: int = 0
     """Of every random choice."""
 
     def __post_init__(self) -> None:
         check_ranges(self, samples=(0, 2**22), diagonal=(0, MOST_DIAGONAL), rate=(0, 1), seed=(0, 2**63))
+        check_ranges(self, appearance=(0, 32))
         check_choices(self, width=WIDTHS, voxels=(0, 16, 32, 64, 128, 256, 512))
 
     @abstractmethod
@@ -107,7 +113,7 @@ class Ngp(ABC):
 
     def field(self, contracted: bool, random: torch.Generator | None) -> RadianceField:
         """The field to begin with, or one of the same shapes."""
-        return RadianceField(self.encoding(random), self.width, contracted, random)
+        return RadianceField(self.encoding(random), self.width, contracted, random, appearance=self.appearance)
 
     def plan(self, scene: Scene) -> list[str]:
         """What will be trained, a line each."""
@@ -124,7 +130,7 @@ class Ngp(ABC):
         else:
             region = region_of(scene, random)
             layout = self._occupancy(region, scene.views[scene.train[0]].camera)
-            model = self._model(region, layout, torch.tensor(scene.background), random)
+            model = self._model(region, layout, torch.tensor(scene.background), random, len(scene.train))
             cameras = [scene.views[i].camera for i in scene.train]
             model.grid.mark_unseen(cameras, region.space)
             fit = Fit(model, self._optimiser(model), random, memory={"rays": LEAST_RAYS})
@@ -148,7 +154,7 @@ class Ngp(ABC):
             jitter = torch.rand(count, generator=fit.random)
             seen = trace(
                 model.field,
-                batch.rays,
+                model.as_taken(batch.rays, batch.view),
                 model.grid.bits,
                 _strides(model.layout, fit.progress),
                 jitter,
@@ -169,6 +175,8 @@ class Ngp(ABC):
         fallen = max(0.0, (fit.progress - FALLING) / (1 - FALLING))
         rate = self.rate * min(1.0, (fit.step + 1) / WARM_UP) * float(LAST_RATE**fallen)
         rates: dict[str, float | Tensor] = dict.fromkeys(fit.optimiser.parameters, rate)
+        if self.refine:  # once there is something to stand before
+            rates["moves"] = MOVING * float(LAST_MOVING**fit.progress) if fit.progress >= COARSE[-1][1] else 0.0
         return rates | {ENCODING + name: factor * rate for name, factor in encoding.rates().items()}
 
     def _samples(self, scene: Scene) -> int:
@@ -181,16 +189,24 @@ class Ngp(ABC):
         cascades, eighths = saved["grid.bits"].shape
         region = Region(Space(saved["space"][:3], float(saved["space"][3])), cascades, float(saved["near"]))
         layout = _layout(cascades, round((8 * eighths) ** (1 / 3)), float(saved["step"]))
-        model = self._model(region, layout, saved["background"], None)
+        taken = len(saved.get("codes", saved.get("moves", ())))
+        model = self._model(region, layout, saved["background"], None, taken)
         first = model.state_dict()
         spare = {name: first[name] for name in model.training_tensors}  # a file to share leaves these out
         model.load_state_dict(spare | dict(saved))
         return model
 
     def _model(
-        self, region: Region, occupancy: OccupancyLayout, background: Tensor, random: torch.Generator | None
+        self,
+        region: Region,
+        occupancy: OccupancyLayout,
+        background: Tensor,
+        random: torch.Generator | None,
+        taken: int,  # training photographs
     ) -> FieldModel:
-        return FieldModel(self.field(region.cascades > 1, random), region, occupancy, background)
+        codes = torch.zeros(taken, self.appearance) if self.appearance else None
+        moves = torch.zeros(taken, 6) if self.refine else None
+        return FieldModel(self.field(region.cascades > 1, random), region, occupancy, background, codes, moves)
 
     def _occupancy(self, region: Region, camera: Camera) -> OccupancyLayout:
         voxels = self.voxels or (128 if region.cascades == 1 else 64)

@@ -33,7 +33,9 @@ class PyNerf(Ngp):
     def field(self, contracted: bool, random: torch.Generator | None) -> RadianceField:
         """One encoding, a perceptron for each width."""
         finest = float(max(self.grid.finest, self.grid.coarsest))
-        return PyramidField(self.encoding(random), self.width, contracted, self.heads, finest, random)
+        return PyramidField(
+            self.encoding(random), self.width, contracted, self.heads, finest, random, appearance=self.appearance
+        )
 
 
 METHOD = PyNerf

@@ -38,11 +38,19 @@ class _Exponential(torch.autograd.Function):
 class RadianceField(nn.Module):
     """Density and colour of points. `contracted` squeezes space outside of the unit cube into a shell around it."""
 
-    def __init__(self, encoding: Encoding, width: int, contracted: bool, random: torch.Generator | None = None):
+    def __init__(
+        self,
+        encoding: Encoding,
+        width: int,
+        contracted: bool,
+        random: torch.Generator | None = None,
+        *,
+        appearance: int = 0,  # numbers of a photograph that colours depend on
+    ):
         super().__init__()
         self.encoding, self.contracted = encoding, contracted
         self.density_layout = MlpLayout(encoding.size, LATENT, width, hidden=1)
-        self.colour_layout = MlpLayout(LATENT + (DIRECTION_DEGREE + 1) ** 2, 3, width, hidden=2)
+        self.colour_layout = MlpLayout(LATENT + (DIRECTION_DEGREE + 1) ** 2 + appearance, 3, width, hidden=2)
         self.density_weights = nn.Parameter(self.density_layout.initial(random))
         self.colour_weights = nn.Parameter(self.colour_layout.initial(random))
 
@@ -54,9 +62,9 @@ class RadianceField(nn.Module):
         features = self.encoding(self._inside(positions))
         return self._gated(mlp(features, self.density_weights, self.density_layout), features)
 
-    def colour(self, latent: Tensor, basis: Tensor) -> Tensor:
-        """Colours [N, 3] of points with these latents, seen along directions with this basis [N, 16]."""
-        return torch.sigmoid(mlp(torch.cat([latent, basis], 1), self.colour_weights, self.colour_layout))
+    def colour(self, latent: Tensor, view: Tensor) -> Tensor:
+        """Colours [N, 3] of points with these latents, seen so: basis of the direction, and appearance, [N, 16 + A]."""
+        return torch.sigmoid(mlp(torch.cat([latent, view], 1), self.colour_weights, self.colour_layout))
 
     def density(self, positions: Tensor, widths: Tensor | None = None) -> Tensor:
         """Densities [N] at positions [N, 3]."""
@@ -89,8 +97,10 @@ class PyramidField(RadianceField):
         heads: int,  # from coarse to fine
         finest: float,  # cells along an axis of the finest grid
         random: torch.Generator | None = None,
+        *,
+        appearance: int = 0,
     ):
-        super().__init__(encoding, width, contracted, random)
+        super().__init__(encoding, width, contracted, random, appearance=appearance)
         first = [self.density_layout.initial(random) for _ in range(heads)]
         self.density_weights = nn.Parameter(torch.stack(first))
         self.heads, self.finest = heads, finest

@@ -29,9 +29,15 @@ class UnitRays:
     directions: Tensor  # [R, 3] of unit length
     near: Tensor  # [R]
     spread: Tensor  # [R] of a pixel's beam: its width over the distance
+    code: Tensor | None = None  # [R, A] appearance of the photograph, for fields that know of it
 
     def __len__(self) -> int:
         return len(self.origins)
+
+    def view(self) -> Tensor:
+        """What colours depend on beside the place, [R, 16 + A]."""
+        basis = spherical_harmonics_basis(self.directions, DIRECTION_DEGREE)
+        return basis if self.code is None else torch.cat([basis, self.code], 1)
 
 
 @dataclass(frozen=True)
@@ -54,17 +60,16 @@ def trace(
     most: int = 1024,
     culled: bool = False,
 ) -> Rendered:
-    """Rays through a field, differentiable in it.
+    """Rays through a field, differentiable in it and in the rays.
 
     With `culled`, the field is first asked for densities alone, and what lies behind opaque samples is left out.
     """
     far = torch.full_like(rays.near, torch.inf)
-    samples = march(rays.origins, rays.directions, rays.near, far, jitter, bits, layout, most)
+    samples = march(rays.origins.detach(), rays.directions.detach(), rays.near, far, jitter, bits, layout, most)
     if culled:
         samples = in_light(field, rays, samples)
     latent = field.latent(_points(rays, samples), _widths(rays, samples))
-    basis = spherical_harmonics_basis(rays.directions, DIRECTION_DEGREE)
-    colour = field.colour(latent, basis[samples.ray])
+    colour = field.colour(latent, rays.view()[samples.ray])
     values = torch.cat([colour, samples.middles[:, None]], 1)
     sums, light, weights = composite_rays(density_of(latent) * (samples.t1 - samples.t0), values, samples.starts)
     return Rendered(sums[:, :3], light, sums[:, 3], weights, samples)
@@ -100,6 +105,7 @@ def render_strips(
     layout: OccupancyLayout,
     near: float,  # along the ray, in the world's units
     background: Tensor,  # [3]
+    code: Tensor | None = None,  # [A]
 ) -> Iterator[Frame]:
     """The view from `camera` in strips of `rows` rows from top to bottom."""
     across = torch.arange(camera.width)
@@ -108,7 +114,8 @@ def render_strips(
         pixels = torch.stack([across.repeat(len(down)), down.repeat_interleave(camera.width)], 1)
         origins, directions, z_scale = camera_rays(camera, pixels)
         close = torch.full((len(origins),), near / space.side)
-        rays = UnitRays(space.to_unit(origins), directions, close, spread_of(camera, z_scale))
+        codes = None if code is None else code.expand(len(origins), -1)
+        rays = UnitRays(space.to_unit(origins), directions, close, spread_of(camera, z_scale), codes)
         colour, light, distance = _through(field, rays, bits, layout)
         alpha = 1 - light
         depth = distance / alpha.clamp_min(1e-6) * z_scale * space.side
@@ -133,5 +140,6 @@ def _through(
         more = (starts.diff() == ROUND) & (light[open_rays] > OPAQUE)
         reached = seen.samples.t1[(starts[1:] - 1).clamp_min(0)] if len(seen.samples.t1) else at.near
         open_rays = open_rays[more]
-        at = UnitRays(at.origins[more], at.directions[more], reached[more], at.spread[more])
+        code = None if at.code is None else at.code[more]
+        at = UnitRays(at.origins[more], at.directions[more], reached[more], at.spread[more], code)
     return colour, light, distance

@@ -9,13 +9,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from captures import transforms
 
 from anchorfield.cuda_ext import native
 from anchorfield.cuda_ext.hash_grid import hash_grid as encode
 from anchorfield.cuda_ext.projection import Projected
+from anchorfield.methods._anchors import AnchorModel
+from anchorfield.methods._levels import Octree
+from anchorfield.methods.scaffold_gs import ScaffoldGs
 from anchorfield.renderer.metrics import psnr
 from anchorfield.renderer.splatting import flattened
-from bench import _lanes, _machine, _peer_gsplat, _peers, _statistics, check, hash_grid, image, memory, training_step
+from anchorfield.scenes.load import load_scene
+from anchorfield.scenes.scene import Scene
+from bench import (
+    _lanes,
+    _machine,
+    _peer_gsplat,
+    _peers,
+    _statistics,
+    check,
+    hash_grid,
+    image,
+    levels,
+    memory,
+    mixed_scales,
+    training_step,
+)
 from bench._machine import Ceiling
 from bench._operations import Operation, Stages, evaluations
 from bench._scenes import drawn, fox, made
@@ -235,3 +254,46 @@ def test_the_hash_grid_in_torch_is_ours(name: str) -> None:
     table = torch.randn(layout.rows, layout.features, generator=g, dtype=torch.float64)
     expected = encode(positions, table, layout)
     torch.testing.assert_close(hash_grid.torch_hash_grid(positions, table, layout), expected)
+
+
+def test_a_capture_of_mixed_sizes_has_the_same_cameras_and_the_means_of_its_pixels(tmp_path: Path) -> None:
+    transforms(tmp_path / "made", count=9)
+    scene = load_scene(tmp_path / "made")
+    (tmp_path / "mixed" / "images").mkdir(parents=True)
+    mixed_scales.write(scene, tmp_path / "mixed")
+    mixed = load_scene(tmp_path / "mixed")
+    factors = mixed_scales.FACTORS
+    assert (len(mixed.train), len(mixed.test)) == (len(factors) * len(scene.train), len(factors) * len(scene.test))
+    index = scene.test[1]
+    for factor in factors:
+        view = next(v for v in mixed.views if v.name == f"images/{index:04d}_{factor}.png")
+        expected = scene.views[index].camera
+        height, width = 30 // factor, 40 // factor
+        assert (view.camera.width, view.camera.height) == (width, height)
+        assert view.camera.fx == pytest.approx(expected.fx * width / 40)
+        place = mixed.source_from_world @ np.append(view.camera.centre.numpy(), 1)
+        wanted = scene.source_from_world @ np.append(expected.centre.numpy(), 1)
+        np.testing.assert_allclose(place, wanted, atol=1e-4)
+        pixels = scene.views[index].load()[: height * factor, : width * factor].double()
+        means = pixels.reshape(height, factor, width, factor, 3).mean((1, 3))
+        torch.testing.assert_close(view.load().double(), means, atol=0.51, rtol=0)
+
+
+def test_a_transparent_pixel_lends_its_neighbours_no_colour() -> None:
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[0, 0] = 200, 100, 50, 255
+    assert mixed_scales.reduced(pixels, 2).tolist() == [[[200, 100, 50, 64]]]
+
+
+def test_a_walk_away_from_levels_of_detail_is_measured(sample_scene: Scene) -> None:
+    fit = next(ScaffoldGs(detail=Octree(levels=5)).fit(sample_scene))
+    assert isinstance(fit.model.eval(), AnchorModel)
+    camera = sample_scene.views[sample_scene.test[0]].camera
+    far = levels.moved_back(camera, 9.0)
+    assert float((far.centre - camera.centre).norm()) == pytest.approx(9, rel=1e-4)
+    assert float((far.centre - camera.centre) @ camera.world_to_camera[2, :3]) == pytest.approx(-9, rel=1e-4)
+    shown = len(fit.model.decoded(far)[1].means)
+    with levels.shown_as_from(fit.model, 0):
+        everything = len(fit.model.decoded(far)[1].means)
+    assert shown < everything
+    assert f"{shown:,}" in levels.line(fit.model, 4.0, [far])

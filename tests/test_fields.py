@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +21,8 @@ from anchorfield import methods
 from anchorfield.app.cli import main
 from anchorfield.cuda_ext.hash_grid import HashGrid
 from anchorfield.cuda_ext.marching import OccupancyLayout
-from anchorfield.methods._fields import FieldModel, Region
+from anchorfield.methods._fields import FieldModel, Region, moved
+from anchorfield.methods.instant_ngp import InstantNgp
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.encodings import HashEncoding
 from anchorfield.renderer.errors import UsageError
@@ -26,7 +30,9 @@ from anchorfield.renderer.fields import RadianceField, contract
 from anchorfield.renderer.occupancy import Space
 from anchorfield.renderer.picture_field import PictureField, fit_picture, picture_grid
 from anchorfield.renderer.raymarching import UnitRays, trace
+from anchorfield.renderer.rays import camera_rays, spread_of
 from anchorfield.renderer.types import stacked
+from anchorfield.scenes.scene import Scene
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 SIDE = 2.0
@@ -122,9 +128,90 @@ def test_density_is_per_length_of_the_world() -> None:
     assert shown.density(torch.tensor([[0.5, 0.0, 1.01]])).item() == 0
 
 
+def unit_rays(shown: FieldModel, taken: Camera) -> UnitRays:
+    """All rays of a camera."""
+    origins, directions, z_scale = camera_rays(taken)
+    near = torch.full((len(origins),), 0.05 / SIDE)
+    return UnitRays(shown.region.space.to_unit(origins), directions, near, spread_of(taken, z_scale))
+
+
+def turned(taken: Camera, turn: Tensor, way: Tensor) -> Camera:
+    """The camera, turned about its centre by a rotation vector and shifted, in the world."""
+    x, y, z = turn.tolist()
+    pose = taken.camera_to_world
+    pose[:3, :3] = torch.linalg.matrix_exp(torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]])) @ pose[:3, :3]
+    pose[:3, 3] += way
+    return dataclasses.replace(taken, world_to_camera=torch.linalg.inv(pose))
+
+
+def test_moved_rays_are_those_of_the_camera_that_moved() -> None:
+    shown, turn, way = model(), torch.tensor([0.3, -0.2, 0.5]), torch.tensor([0.1, 0.4, -0.2])
+    moves = torch.stack([torch.zeros(6), torch.cat([turn, way / SIDE])])
+    rays, expected = unit_rays(shown, camera()), unit_rays(shown, turned(camera(), turn, way))
+    found = moved(rays, moves, torch.ones(len(rays), dtype=torch.long))
+    torch.testing.assert_close(found.origins, expected.origins, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.directions, expected.directions, atol=1e-6, rtol=0)
+    same = moved(rays, moves, torch.zeros(len(rays), dtype=torch.long))
+    assert torch.equal(same.origins, rays.origins)
+
+
+def test_a_camera_finds_back_to_where_its_photograph_was_taken() -> None:
+    """The field is known, and where the camera is believed to stand is wrong by three degrees and some way."""
+    shown = model()
+    truth, wrong = camera(), turned(camera(), torch.tensor([0.02, -0.03, 0.04]), torch.tensor([0.04, 0.03, -0.04]))
+    photograph = shown.render(truth).rgb.reshape(-1, 3)
+    rays, moves = unit_rays(shown, wrong), torch.zeros(1, 6, requires_grad=True)
+    view, optimiser = torch.zeros(len(rays), dtype=torch.long), torch.optim.Adam([moves], 3e-3)
+    for step in range(150):
+        optimiser.param_groups[0]["lr"] = 3e-3 * 0.02 ** (step / 150)
+        jitter = torch.rand(len(rays), generator=torch.Generator().manual_seed(step))
+        seen = trace(shown.field, moved(rays, moves, view), shown.grid.bits, shown.layout, jitter)
+        loss = (seen.colour + seen.light[:, None] * shown.background - photograph).square().mean()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    found = turned(wrong, moves.detach()[0, :3], SIDE * moves.detach()[0, 3:])
+    cube = torch.rand(500, 3, generator=random()) * SIDE + torch.tensor([-0.5, -1.0, -1.0])
+    expected = pixels_of(truth, cube)
+    apart = [float((pixels_of(at, cube) - expected).norm(dim=1).mean()) for at in (wrong, found)]
+    assert apart[1] < 0.2 * apart[0]
+
+
+def pixels_of(taken: Camera, points: Tensor) -> Tensor:
+    """Where a camera sees points [N, 3], [N, 2]."""
+    x, y, z = (points @ taken.world_to_camera[:3, :3].T + taken.world_to_camera[:3, 3]).unbind(1)
+    return torch.stack([taken.fx * x / z + taken.cx, taken.fy * y / z + taken.cy], 1)
+
+
+def test_what_photographs_are_like_is_learnt_with_their_poses(sample_scene: Scene) -> None:
+    """Each is brighter or darker than the last; all that is learnt of them is resumed, and only the look is shared."""
+    views = list(sample_scene.views)
+    for place, index in enumerate(sample_scene.train):
+        pixels = sample_scene.views[index].load().float() * (0.5, 1.0)[place % 2]
+        views[index] = dataclasses.replace(views[index], load=partial(torch.Tensor.byte, pixels))
+    scene = dataclasses.replace(sample_scene, views=tuple(views))
+    plain = list(islice(InstantNgp(refine=True).fit(scene), 60))[-1].losses["colour"]
+    method = InstantNgp(appearance=4, refine=True)
+    for fit in islice(method.fit(scene), 60):
+        if fit.step == 40:
+            early = copy.deepcopy(fit.state())
+    assert fit.losses["colour"] < 0.6 * plain
+    *_, parts = islice(method.fit(scene, early), 20)
+    whole = fit.model.state_dict()
+    assert 0 < float(whole["moves"].abs().max()) < 0.2
+    for name, tensor in parts.model.state_dict().items():
+        assert torch.equal(tensor, whole[name]), name
+    assert isinstance(fit.model, FieldModel)
+    assert "moves" in fit.model.training_tensors
+    shared = {name: tensor for name, tensor in whole.items() if name not in fit.model.training_tensors}
+    view = scene.views[scene.test[0]].camera
+    assert torch.equal(method.restore({**fit.state(), "model": shared}).render(view).rgb, fit.model.render(view).rgb)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"appearance": 40}, "--appearance: expected 0 to 32"),
         ({"width": 50}, "--width: expected 16, 32, 64, 128, got 50"),
         ({"voxels": 100}, "--voxels"),
         ({"samples": -1}, "--samples"),

@@ -27,6 +27,8 @@
   root.append(paper, handle, line);
   let pending = true;
   const redraw = () => {
+    // Hidden where nothing is drawn: a busy browser has kept showing what was cleared.
+    paper.hidden = stroke === null && (tool.kind !== "brush" || cursor === null);
     if (pending) return;
     pending = true;
     requestAnimationFrame(draw);
