@@ -34,28 +34,15 @@ def check(**arguments: tuple[Tensor, tuple[int | str, ...]]) -> dict[str, int]:
     return sizes
 
 
-def check_mask(name: str, mask: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
-    """Require a bool tensor of `shape` on `device`."""
-    if mask.dtype != torch.bool or mask.device != device:
-        raise TypeError(f"{name}: expected bool on {device}, got {_kind(mask)}")
-    if tuple(mask.shape) != shape:
-        raise ValueError(f"{name}: expected shape {_show(shape)}, got {_show(tuple(mask.shape))}")
-
-
-def check_counts(name: str, counts: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
-    """Require an int16 tensor of `shape` on `device`."""
-    if counts.dtype != torch.int16 or counts.device != device:
-        raise TypeError(f"{name}: expected int16 on {device}, got {_kind(counts)}")
-    if tuple(counts.shape) != shape:
-        raise ValueError(f"{name}: expected shape {_show(shape)}, got {_show(tuple(counts.shape))}")
-
-
-def check_rows(name: str, rows: Tensor, device: torch.device) -> None:
-    """Require an int32 tensor of one axis on `device`."""
-    if rows.dtype != torch.int32 or rows.device != device:
-        raise TypeError(f"{name}: expected int32 on {device}, got {_kind(rows)}")
-    if rows.dim() != 1:
-        raise ValueError(f"{name}: expected one axis, got shape {_show(tuple(rows.shape))}")
+def check_kind(
+    name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int | str, ...], device: torch.device
+) -> None:
+    """Require a tensor of one type and `shape` on `device`; a letter stands for any size."""
+    if tensor.dtype != dtype or tensor.device != device:
+        raise TypeError(f"{name}: expected {str(dtype).removeprefix('torch.')} on {device}, got {_kind(tensor)}")
+    sizes = zip(shape, tensor.shape, strict=False)
+    if tensor.dim() != len(shape) or any(wanted != got for wanted, got in sizes if isinstance(wanted, int)):
+        raise ValueError(f"{name}: expected shape {_show(shape)}, got {_show(tuple(tensor.shape))}")
 
 
 def check_size(width: int, height: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anchorfield.cuda_ext import _kernels
-from anchorfield.cuda_ext._checks import check, check_counts, check_mask
+from anchorfield.cuda_ext._checks import check, check_kind
 
 
 def adam_step(
@@ -49,7 +49,7 @@ def _rates(
     check(parameter=(parameter, shape), gradient=(gradient, shape), moment1=(moment1, shape), moment2=(moment2, shape))
     _check_contiguous(parameter=parameter, moment1=moment1, moment2=moment2)
     if rows is not None:
-        check_mask("rows", rows, shape[:1], parameter.device)
+        check_kind("rows", rows, torch.bool, shape[:1], parameter.device)
     columns = math.prod(shape[1:])
     rates = lr if isinstance(lr, Tensor) else parameter.new_full((columns,), lr)
     check(lr=(rates, (columns,)), parameter=(parameter, shape))
@@ -114,7 +114,7 @@ def adam_step_touched(
     arrays = list(zip(parameters, gradients, moments1, moments2, strict=True))
     rates = [_rates(*tensors, rate, None) for tensors, rate in zip(arrays, lr, strict=True)]
     for parameter, count in zip(parameters, counts, strict=True):
-        check_counts("counts", count, tuple(parameter.shape), parameter.device)
+        check_kind("counts", count, torch.int16, tuple(parameter.shape), parameter.device)
         _check_contiguous(counts=count)
     some = [i for i, parameter in enumerate(parameters) if parameter.numel()]
     if some:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anchorfield.cuda_ext import _kernels
-from anchorfield.cuda_ext._checks import check, check_rows
+from anchorfield.cuda_ext._checks import check, check_kind
 
 MOST_OFFSETS, MOST_FEATURES = 16, 128  # of an anchor
 LOGITS = 1 + 7 + 3  # of a Gaussian: opacity, covariance, colour
@@ -57,7 +57,7 @@ def decode_anchors(
     are fixed points: neither they nor `centre` and `fade` have a gradient. On CUDA, `rows` is not checked.
     """
     _check(anchors, features, offsets, log_scales, heads, centre, fade)
-    check_rows("rows", rows, anchors.device)
+    check_kind("rows", rows, torch.int32, ("V",), anchors.device)
     weights = [anchors.new_empty(0) if t is None else t for t in heads]
     return Decoded(*_decode_anchors(anchors, features, offsets, log_scales, weights, centre, rows, fade))
 

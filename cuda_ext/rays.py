@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anchorfield.cuda_ext import _kernels
-from anchorfield.cuda_ext._checks import check, check_rows
+from anchorfield.cuda_ext._checks import check, check_kind
 
 TRANSMITTANCE_MIN = 1e-4
 """Samples with less light left in front of them are left out."""
@@ -55,7 +55,7 @@ def distortion(
 
 
 def _check_starts(starts: Tensor, device: torch.device) -> None:
-    check_rows("starts", starts, device)
+    check_kind("starts", starts, torch.int32, ("R + 1",), device)
     if len(starts) == 0:
         raise ValueError("starts: expected one number more than there are rays, got none")
 

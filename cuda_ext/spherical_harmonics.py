@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anchorfield.cuda_ext import _kernels
-from anchorfield.cuda_ext._checks import check, check_mask
+from anchorfield.cuda_ext._checks import check, check_kind
 
 
 def spherical_harmonics(
@@ -23,7 +23,7 @@ def spherical_harmonics(
     Only bands up to `degree` (0 to 3) are used. Differentiable in `sh`, `means` and `centre`. Basis: Kerbl et al. 2023.
     """
     sizes = check(sh=(sh, ("N", "K", 3)), means=(means, ("N", 3)), centre=(centre, (3,)))
-    check_mask("visible", visible, (sizes["N"],), means.device)
+    check_kind("visible", visible, torch.bool, (sizes["N"],), means.device)
     if not (0 <= degree <= 3 and (degree + 1) ** 2 <= sizes["K"]):
         raise ValueError(f"degree: expected 0 to 3 with (degree + 1)^2 <= {sizes['K']} coefficients, got {degree}")
     colours: Tensor = _spherical_harmonics(sh, means, centre, visible, degree)

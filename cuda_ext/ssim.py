@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anchorfield.cuda_ext import _kernels
-from anchorfield.cuda_ext._checks import check, check_mask
+from anchorfield.cuda_ext._checks import check, check_kind
 
 
 def l1_and_ssim(
@@ -25,7 +25,7 @@ def l1_and_ssim(
     if min(sizes.values()) < 1:
         raise ValueError(f"image: expected at least one pixel and channel, got [{', '.join(map(str, image.shape))}]")
     if mask is not None:
-        check_mask("mask", mask, (sizes["H"], sizes["W"]), image.device)
+        check_kind("mask", mask, torch.bool, (sizes["H"], sizes["W"]), image.device)
     l1, similarity, _ = _photometric(image, target, mask, image.requires_grad and torch.is_grad_enabled())
     return l1, similarity
 
