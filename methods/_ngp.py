@@ -19,6 +19,7 @@ from torch.nn.functional import huber_loss
 from anchorfield.cuda_ext.hash_grid import HashGrid
 from anchorfield.cuda_ext.marching import OccupancyLayout
 from anchorfield.cuda_ext.mlp import WIDTHS
+from anchorfield.cuda_ext.rays import distortion
 from anchorfield.methods._fields import VIEWS, Beams, FieldModel, Region, draw, region_of
 from anchorfield.methods._method import Fit, State, check_choices, check_ranges
 from anchorfield.renderer.adam import Adam
@@ -26,7 +27,7 @@ from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.encodings import Encoding
 from anchorfield.renderer.fields import RadianceField
 from anchorfield.renderer.occupancy import Space, is_due
-from anchorfield.renderer.raymarching import trace
+from anchorfield.renderer.raymarching import Rendered, trace
 from anchorfield.scenes.scene import Scene
 
 LOOKS = 2  # cells that are asked in an update of what is occupied, for every sample of a step
@@ -42,6 +43,7 @@ FALLING = 0.4  # of the budget, after which rates fall
 COARSE = ((4, 0.05), (2, 0.2))  # by how much steps are longer until a share of the budget is spent
 CULLED = 0.1  # of the budget, after which samples behind opaque ones are left out
 CONE = 1 / 128  # length of a step over its distance, where there are cascades
+FOG = 0.01  # weight of how far apart along rays the samples that count lie, where space has no end
 WARM_UP = 10  # steps in which rates rise
 ENCODING = "field.encoding."  # begins the names of the encoding's parameters
 
@@ -165,6 +167,8 @@ class Ngp(ABC):
             difference = huber_loss(colour, batch.over(background), reduction="none", delta=HUBER).mean(1)
             penalty = encoding.penalty()
             extra = {} if penalty is None else {"penalty": penalty}
+            if model.layout.cascades > 1:
+                extra["fog"] = FOG * _spread_along(seen, rays=count)
             fit.descend(colour=(difference * batch.counts).mean(), **extra)
             encoding.end_step()
             fit.memory["rays"] = _rays(count, len(seen.weights), samples)
@@ -231,6 +235,12 @@ def _strides(layout: OccupancyLayout, progress: float) -> OccupancyLayout:
     return replace(
         layout, smallest_step=min(factor * layout.smallest_step, layout.largest_step), cone=factor * (layout.cone or 0)
     )
+
+
+def _spread_along(seen: Rendered, rays: int) -> Tensor:
+    """How far apart what rays see lies, their mean; a distance t counts as t / (1 + t), so that space is finite."""
+    near, far = (t / (1 + t) for t in (seen.samples.t0, seen.samples.t1))
+    return distortion(seen.weights, near, far, seen.samples.starts).sum() / max(rays, 1)
 
 
 def _rays(rays: int, samples: int, wanted: int) -> int:

@@ -16,7 +16,9 @@ from anchorfield.renderer.encodings import Encoding
 
 DIRECTION_DEGREE = 3  # 16 numbers of a direction
 LATENT = 16  # numbers that the density perceptron says; the first is the logarithm of the density, up to a constant
-FIRST_LOG = -1.0  # logarithm of the density where the perceptron says 0: a little fog to start from (as nerfacc has it)
+# Logarithms of the density where the perceptron says 0: a little fog to start from (as nerfacc has it), and more of it
+# where space has no end: from little, fields before plain walls fill with fog instead of finding them.
+FIRST_LOG, FIRST_LOG_CONTRACTED = -1.0, 0.5
 GUARD = 64  # cells along an axis that remember which heads of a pyramid were trained there
 MOST_LOG = 15.0  # gradients of the exponential do not grow beyond
 
@@ -38,6 +40,8 @@ class _Exponential(torch.autograd.Function):
 class RadianceField(nn.Module):
     """Density and colour of points. `contracted` squeezes space outside of the unit cube into a shell around it."""
 
+    first_log: Tensor  # constant; kept with what was learnt upon it
+
     def __init__(
         self,
         encoding: Encoding,
@@ -49,6 +53,7 @@ class RadianceField(nn.Module):
     ):
         super().__init__()
         self.encoding, self.contracted = encoding, contracted
+        self.register_buffer("first_log", torch.tensor(FIRST_LOG_CONTRACTED if contracted else FIRST_LOG))
         self.density_layout = MlpLayout(encoding.size, LATENT, width, hidden=1)
         self.colour_layout = MlpLayout(LATENT + (DIRECTION_DEGREE + 1) ** 2 + appearance, 3, width, hidden=2)
         self.density_weights = nn.Parameter(self.density_layout.initial(random))
@@ -68,7 +73,12 @@ class RadianceField(nn.Module):
 
     def density(self, positions: Tensor, widths: Tensor | None = None) -> Tensor:
         """Densities [N] at positions [N, 3]."""
-        return density_of(self.latent(positions, widths))
+        return self.density_of(self.latent(positions, widths))
+
+    def density_of(self, latent: Tensor) -> Tensor:
+        """Densities [N] of latents [N, 16]."""
+        density: Tensor = _Exponential.apply(latent[:, 0] + self.first_log)  # type: ignore[no-untyped-call]
+        return density
 
     def _inside(self, positions: Tensor) -> Tensor:
         return contract(positions) if self.contracted else positions
@@ -140,12 +150,6 @@ class PyramidField(RadianceField):
             return levels
         least, most = self.least[cell], self.most[cell]
         return torch.where(most >= 0, levels.minimum(most).maximum(least), levels)
-
-
-def density_of(latent: Tensor) -> Tensor:
-    """Densities [N] of latents [N, 16]."""
-    density: Tensor = _Exponential.apply(latent[:, 0] + FIRST_LOG)  # type: ignore[no-untyped-call]
-    return density
 
 
 def contract(positions: Tensor) -> Tensor:

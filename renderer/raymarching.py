@@ -12,7 +12,7 @@ from anchorfield.cuda_ext.directions import spherical_harmonics_basis
 from anchorfield.cuda_ext.marching import OccupancyLayout, Samples, march
 from anchorfield.cuda_ext.rays import composite_rays
 from anchorfield.renderer.cameras import Camera
-from anchorfield.renderer.fields import DIRECTION_DEGREE, RadianceField, density_of
+from anchorfield.renderer.fields import DIRECTION_DEGREE, RadianceField
 from anchorfield.renderer.occupancy import Space
 from anchorfield.renderer.rays import camera_rays, spread_of
 from anchorfield.renderer.types import Frame
@@ -71,7 +71,7 @@ def trace(
     latent = field.latent(_points(rays, samples), _widths(rays, samples))
     colour = field.colour(latent, rays.view()[samples.ray])
     values = torch.cat([colour, samples.middles[:, None]], 1)
-    sums, light, weights = composite_rays(density_of(latent) * (samples.t1 - samples.t0), values, samples.starts)
+    sums, light, weights = composite_rays(field.density_of(latent) * (samples.t1 - samples.t0), values, samples.starts)
     return Rendered(sums[:, :3], light, sums[:, 3], weights, samples)
 
 
