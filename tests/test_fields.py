@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from anchorfield import methods
 from anchorfield.app.cli import main
 from anchorfield.cuda_ext.hash_grid import HashGrid
 from anchorfield.cuda_ext.marching import OccupancyLayout
+from anchorfield.methods import Fit
 from anchorfield.methods._fields import FieldModel, Region, moved
 from anchorfield.methods.instant_ngp import InstantNgp
 from anchorfield.renderer.cameras import Camera
@@ -183,20 +185,28 @@ def pixels_of(taken: Camera, points: Tensor) -> Tensor:
     return torch.stack([taken.fx * x / z + taken.cx, taken.fy * y / z + taken.cy], 1)
 
 
+def driven(steps: Iterator[Fit]) -> Iterator[Fit]:
+    """Steps of a budget of 60, as the application drives them."""
+    for fit in steps:
+        fit.progress = fit.step / 60
+        yield fit
+
+
 def test_what_photographs_are_like_is_learnt_with_their_poses(sample_scene: Scene) -> None:
     """Each is brighter or darker than the last; all that is learnt of them is resumed, and only the look is shared."""
     views = list(sample_scene.views)
     for place, index in enumerate(sample_scene.train):
-        pixels = sample_scene.views[index].load().float() * (0.5, 1.0)[place % 2]
+        pixels = sample_scene.views[index].load().float() * (0.4, 1.0)[place % 2]
         views[index] = dataclasses.replace(views[index], load=partial(torch.Tensor.byte, pixels))
     scene = dataclasses.replace(sample_scene, views=tuple(views))
-    plain = list(islice(InstantNgp(refine=True).fit(scene), 60))[-1].losses["colour"]
-    method = InstantNgp(appearance=4, refine=True)
-    for fit in islice(method.fit(scene), 60):
+    plain = [fit.losses["colour"] for fit in islice(driven(InstantNgp(refine=True).fit(scene)), 60)]
+    method, losses = InstantNgp(appearance=4, refine=True), []
+    for fit in islice(driven(method.fit(scene)), 60):
+        losses.append(fit.losses["colour"])
         if fit.step == 40:
             early = copy.deepcopy(fit.state())
-    assert fit.losses["colour"] < 0.6 * plain
-    *_, parts = islice(method.fit(scene, early), 20)
+    assert sum(losses[-10:]) < 0.8 * sum(plain[-10:])
+    *_, parts = islice(driven(method.fit(scene, early)), 20)
     whole = fit.model.state_dict()
     assert 0 < float(whole["moves"].abs().max()) < 0.2
     for name, tensor in parts.model.state_dict().items():
