@@ -43,7 +43,7 @@ FALLING = 0.4  # of the budget, after which rates fall
 COARSE = ((4, 0.05), (2, 0.2))  # by how much steps are longer until a share of the budget is spent
 CULLED = 0.1  # of the budget, after which samples behind opaque ones are left out
 CONE = 1 / 128  # length of a step over its distance, where there are cascades
-FOG = 0.01  # weight of how far apart along rays the samples that count lie, where space has no end
+FOG = 0.01  # weight of how far apart along rays what they see lies, where space has no end; rises while steps are long
 WARM_UP = 10  # steps in which rates rise
 ENCODING = "field.encoding."  # begins the names of the encoding's parameters
 
@@ -168,7 +168,7 @@ class Ngp(ABC):
             penalty = encoding.penalty()
             extra = {} if penalty is None else {"penalty": penalty}
             if model.layout.cascades > 1:
-                extra["fog"] = FOG * _spread_along(seen, rays=count)
+                extra["fog"] = FOG * min(1.0, fit.progress / COARSE[-1][1]) * _spread_along(seen, rays=count)
             fit.descend(colour=(difference * batch.counts).mean(), **extra)
             encoding.end_step()
             fit.memory["rays"] = _rays(count, len(seen.weights), samples)
