@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ def trace(
     if culled:
         samples = in_light(field, rays, samples)
     latent = field.latent(_points(rays, samples), _widths(rays, samples))
-    colour = field.colour(latent, rays.view()[samples.ray])
+    colour = field.colour(latent, _of_samples(rays.view(), samples))
     values = torch.cat([colour, samples.middles[:, None]], 1)
     sums, light, weights = composite_rays(field.density_of(latent) * (samples.t1 - samples.t0), values, samples.starts)
     return Rendered(sums[:, :3], light, sums[:, 3], weights, samples)
@@ -85,9 +86,29 @@ def in_light(field: RadianceField, rays: UnitRays, samples: Samples) -> Samples:
     return Samples(before[samples.starts.long()], samples.t0[lit], samples.t1[lit], samples.ray[lit])
 
 
+class _Repeated(torch.autograd.Function):
+    """Rows of rays for their samples, which follow each other: gradients are sums over runs, in one fixed order."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, ray: Tensor, starts: Tensor) -> Tensor:
+        ctx.save_for_backward(starts)
+        return rows[ray]
+
+    @staticmethod
+    def backward(ctx: Any, *v: Tensor) -> tuple[Tensor, None, None]:
+        (starts,) = ctx.saved_tensors
+        return torch.segment_reduce(v[0].contiguous(), "sum", lengths=starts.diff().long(), initial=0), None, None
+
+
+def _of_samples(rows: Tensor, samples: Samples) -> Tensor:
+    """What is known of rays [R, K], for each of their samples [S, K]."""
+    repeated: Tensor = _Repeated.apply(rows, samples.ray, samples.starts)  # type: ignore[no-untyped-call]
+    return repeated
+
+
 def _points(rays: UnitRays, samples: Samples) -> Tensor:
     """Where samples lie, [S, 3]."""
-    return rays.origins[samples.ray] + samples.middles[:, None] * rays.directions[samples.ray]
+    return _of_samples(rays.origins, samples) + samples.middles[:, None] * _of_samples(rays.directions, samples)
 
 
 def _widths(rays: UnitRays, samples: Samples) -> Tensor:

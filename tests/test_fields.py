@@ -21,7 +21,7 @@ from torch import Tensor
 from anchorfield import methods
 from anchorfield.app.cli import main
 from anchorfield.cuda_ext.hash_grid import HashGrid
-from anchorfield.cuda_ext.marching import OccupancyLayout
+from anchorfield.cuda_ext.marching import OccupancyLayout, Samples
 from anchorfield.methods import Fit
 from anchorfield.methods._fields import FieldModel, Region, moved
 from anchorfield.methods.instant_ngp import InstantNgp
@@ -31,7 +31,7 @@ from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.fields import RadianceField, contract
 from anchorfield.renderer.occupancy import Space
 from anchorfield.renderer.picture_field import PictureField, fit_picture, picture_grid
-from anchorfield.renderer.raymarching import UnitRays, trace
+from anchorfield.renderer.raymarching import UnitRays, _of_samples, trace
 from anchorfield.renderer.rays import camera_rays, spread_of
 from anchorfield.renderer.types import stacked
 from anchorfield.scenes.scene import Scene
@@ -183,6 +183,20 @@ def pixels_of(taken: Camera, points: Tensor) -> Tensor:
     """Where a camera sees points [N, 3], [N, 2]."""
     x, y, z = (points @ taken.world_to_camera[:3, :3].T + taken.world_to_camera[:3, 3]).unbind(1)
     return torch.stack([taken.fx * x / z + taken.cx, taken.fy * y / z + taken.cy], 1)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_gradients_to_rays_are_sums_over_their_samples(empty: bool) -> None:
+    counts = torch.zeros(5) if empty else torch.tensor([3.0, 0, 2, 0, 1])
+    starts = torch.cat([torch.zeros(1), counts.cumsum(0)]).int()
+    ray = torch.arange(5).repeat_interleave(counts.long())
+    length = torch.ones(len(ray))
+    rows = torch.randn(5, 4, generator=random(), requires_grad=True)
+    weights = torch.randn(len(ray), 4, generator=random())
+    found = _of_samples(rows, Samples(starts, length, length, ray.int()))
+    assert torch.equal(found, rows[ray])
+    (gradient,) = torch.autograd.grad((found * weights).sum(), rows)
+    torch.testing.assert_close(gradient, torch.zeros(5, 4).index_add(0, ray, weights))
 
 
 def driven(steps: Iterator[Fit]) -> Iterator[Fit]:
