@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_ops import GRIDS, away_from_borders, draw_probed_hash_grid, native_settings
+from operations.fields import GRIDS, away_from_borders, draw_probed_hash_grid
+from test_ops import native_settings
 from torch import Tensor
 
 from anchorfield.cuda_ext import native

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_ops import draw_composite_rays, with_starts
+from operations.fields import draw_composite_rays, with_starts
 from torch import Tensor
 
 from anchorfield.cuda_ext.rays import TRANSMITTANCE_MIN, composite_rays, distortion
