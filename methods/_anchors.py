@@ -55,7 +55,7 @@ class DecodingHeads(nn.Module):
             self._add(name, outputs * offsets, HIDDEN)
         # An offset that begins without opacity passes no gradient and may never be seen: by chance nearly all would.
         with torch.no_grad():
-            dict(self.named_parameters())["opacity_bias"].fill_(FIRST_OPACITY)[1::2] *= -1
+            self.get_parameter("opacity_bias").fill_(FIRST_OPACITY)[1::2] *= -1
         if appearance:
             self.register_parameter("appearance", nn.Parameter(_uniform(HIDDEN, appearance)))
 

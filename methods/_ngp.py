@@ -41,6 +41,7 @@ LAST_RATE = 0.03  # of the learning rate, at the end
 MOVING, LAST_MOVING = 6e-4, 0.03  # rate of the cameras, in radians and sides of the unit cube, and its share at the end
 FALLING = 0.4  # of the budget, after which rates fall
 COARSE = ((4, 0.05), (2, 0.2))  # by how much steps are longer until a share of the budget is spent
+FINE = COARSE[-1][1]  # of the budget, after which they are no longer
 CULLED = 0.1  # of the budget, after which samples behind opaque ones are left out
 CONE = 1 / 128  # length of a step over its distance, where there are cascades
 FOG = 0.01  # weight of how far apart along rays what they see lies, where space has no end; rises while steps are long
@@ -168,7 +169,7 @@ class Ngp(ABC):
             penalty = encoding.penalty()
             extra = {} if penalty is None else {"penalty": penalty}
             if model.layout.cascades > 1:
-                extra["fog"] = FOG * min(1.0, fit.progress / COARSE[-1][1]) * _spread_along(seen, rays=count)
+                extra["fog"] = FOG * min(1.0, fit.progress / FINE) * _spread_along(seen)
             fit.descend(colour=(difference * batch.counts).mean(), **extra)
             encoding.end_step()
             fit.memory["rays"] = _rays(count, len(seen.weights), samples)
@@ -180,7 +181,7 @@ class Ngp(ABC):
         rate = self.rate * min(1.0, (fit.step + 1) / WARM_UP) * float(LAST_RATE**fallen)
         rates: dict[str, float | Tensor] = dict.fromkeys(fit.optimiser.parameters, rate)
         if self.refine:  # once there is something to stand before
-            rates["moves"] = MOVING * float(LAST_MOVING**fit.progress) if fit.progress >= COARSE[-1][1] else 0.0
+            rates["moves"] = MOVING * float(LAST_MOVING**fit.progress) if fit.progress >= FINE else 0.0
         return rates | {ENCODING + name: factor * rate for name, factor in encoding.rates().items()}
 
     def _samples(self, scene: Scene) -> int:
@@ -237,10 +238,10 @@ def _strides(layout: OccupancyLayout, progress: float) -> OccupancyLayout:
     )
 
 
-def _spread_along(seen: Rendered, rays: int) -> Tensor:
+def _spread_along(seen: Rendered) -> Tensor:
     """How far apart what rays see lies, their mean; a distance t counts as t / (1 + t), so that space is finite."""
     near, far = (t / (1 + t) for t in (seen.samples.t0, seen.samples.t1))
-    return distortion(seen.weights, near, far, seen.samples.starts).sum() / max(rays, 1)
+    return distortion(seen.weights, near, far, seen.samples.starts).mean()
 
 
 def _rays(rays: int, samples: int, wanted: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from itertools import islice, pairwise
 
 import pytest
@@ -18,6 +17,7 @@ from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.metrics import psnr
 from anchorfield.scenes.compact import Stored, read_compact, write_compact
 from anchorfield.scenes.scene import Scene
+from bench.levels import moved_back
 
 STEPS = 120
 GROWING = Growth(threshold=1e-7, every=10, patience=0.01, start=0.1, stop=1.0)
@@ -42,13 +42,6 @@ def camera_at(distance: float, focal: float = 100) -> Camera:
     pose = torch.eye(4)
     pose[2, 3] = distance
     return Camera(pose, focal, focal, 32, 32, 64, 64)
-
-
-def backed(camera: Camera, by: float) -> Camera:
-    """The camera, `by` further back along its axis."""
-    pose = camera.world_to_camera.clone()
-    pose[2, 3] += by
-    return dataclasses.replace(camera, world_to_camera=pose)
 
 
 def share(distance: float, level: int, focal: float = 100, fading: bool = True) -> float:
@@ -107,7 +100,7 @@ def test_levels_follow_from_the_distances(sample_scene: Scene) -> None:
 
 def test_from_far_away_less_is_decoded(trained: AnchorModel, sample_scene: Scene) -> None:
     camera = sample_scene.views[sample_scene.test[0]].camera
-    counts = [len(trained.decoded(backed(camera, away))[1].means) for away in (0, 2, 8, 64)]
+    counts = [len(trained.decoded(moved_back(camera, away))[1].means) for away in (0, 2, 8, 64)]
     assert trained.levels is not None
     coarse = int((trained.levels == 0).sum())
     assert counts[3] <= coarse * trained.heads.offsets
@@ -131,7 +124,7 @@ def test_a_level_that_fades_in_does_not_pop(trained: AnchorModel, sample_scene: 
 
 
 def test_from_far_away_all_levels_look_like_those_that_are_shown(trained: AnchorModel, sample_scene: Scene) -> None:
-    camera = backed(sample_scene.views[sample_scene.test[0]].camera, 4)
+    camera = moved_back(sample_scene.views[sample_scene.test[0]].camera, 4)
     assert trained.detail is not None
     few, detail = trained.render(camera).rgb, trained.detail.clone()
     trained.detail[0] = 1e9
