@@ -381,9 +381,14 @@ class Growth:
             return
         gather(fit, seen, decoded, splats)
         if fit.progress >= self.start and fit.step % self.every == 0:
-            self._grow(fit, cap)
-            self._prune(fit)
-            anchor_model(fit).connect()
+            self.round(fit, cap)
+
+    @torch.no_grad()
+    def round(self, fit: Fit, cap: int) -> None:
+        """Grow and prune by the statistics so far; time and memory are linear in the anchors."""
+        self._grow(fit, cap)
+        self._prune(fit)
+        anchor_model(fit).connect()
 
     def _grow(self, fit: Fit, cap: int) -> None:
         """Add anchors where gradients are large, in cells that hold none, from coarse cells to fine ones."""
