@@ -8,7 +8,6 @@ away, as from one frame of a walk to the next; `abrupt` is that without fading.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +37,7 @@ def main() -> None:
     print(f"{len(cameras)} views of {cameras[0].width}x{cameras[0].height}; PSNR: median (least)")
     print("distance   decoded       of all   least share   PSNR to all        pop   abrupt")
     for distance in DISTANCES:
-        walked = [moved_back(c, (distance - 1) * depth) for c, depth in zip(cameras, depths, strict=True)]
+        walked = [c.moved_back((distance - 1) * depth) for c, depth in zip(cameras, depths, strict=True)]
         print(line(model, distance, walked), flush=True)
 
 
@@ -87,13 +86,6 @@ def depth_of(model: AnchorModel, camera: Camera) -> float:
     """The median depth of what the view shows."""
     frame = model.render(camera)
     return float(frame.depth[frame.alpha > 0.5].median())
-
-
-def moved_back(camera: Camera, distance: float) -> Camera:
-    """The camera, moved backwards by `distance`."""
-    matrix = camera.world_to_camera.clone()
-    matrix[2, 3] += distance
-    return dataclasses.replace(camera, world_to_camera=matrix)
 
 
 if __name__ == "__main__":

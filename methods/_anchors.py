@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from anchorfield.cuda_ext.anchors import Decoded, Heads, decode_anchors
 from anchorfield.methods._baking import baked, refined
-from anchorfield.methods._levels import Octree, cell, shown
+from anchorfield.methods._levels import Octree, as_coarse_as_they_show, cell, shown
 from anchorfield.methods._method import Fit, Model, check_ranges
 from anchorfield.methods._splats import keep_below, squared_spacing
 from anchorfield.methods._views import next_view, target
@@ -39,6 +39,7 @@ LEVELS = 3  # of growing
 RISE = 2**0.2  # of the threshold from one level of detail to the next (Ren et al. 2024)
 SPREAD = 0.5  # standard deviation of first offsets
 FIRST_OPACITY = 0.1  # of every other offset; the rest begin as far below zero, in reserve
+FEW = 12, 24  # photographs up to which anchors are left out at random, and from which no longer
 EVERY = 100  # steps between two looks at the sizes
 
 
@@ -186,14 +187,21 @@ class AnchorModel(Model):
         owners[parents[seen].flatten()] = True
         return owners
 
-    def decoded(self, camera: Camera, image: int | None = None) -> tuple[Tensor, Decoded]:
+    def decoded(
+        self, camera: Camera, image: int | None = None, *, drop: float = 0.0, random: torch.Generator | None = None
+    ) -> tuple[Tensor, Decoded]:
         """Which points the camera may see, bool [N], and their Gaussians; `image` is a place in the training split.
 
-        A view that was not trained on has the mean appearance.
+        A view that was not trained on has the mean appearance. By chance a share `drop` of the points has no Gaussians,
+        and the opacity of the others makes up for it.
         """
         described, heads = self._prepared(image)
-        seen = self._seen(described, camera)
-        return seen, self._decode(described, heads, camera, torch.nonzero(seen).squeeze(1).int())
+        seen, fade = self._seen(described, camera), self._fade(described, camera)
+        chosen = seen
+        if drop:
+            chosen = seen & (torch.rand(len(seen), generator=random) >= drop)
+            fade = torch.full((len(seen),), 1 / (1 - drop)) if fade is None else fade / (1 - drop)
+        return seen, self._decode(described, heads, camera, torch.nonzero(chosen).squeeze(1).int(), fade)
 
     @torch.no_grad()
     def _seen(self, described: Described, camera: Camera) -> Tensor:
@@ -230,11 +238,10 @@ class AnchorModel(Model):
         self._still = described._replace(features=described.features[:, :0], shared=None), heads
         return self._still
 
-    def _decode(self, described: Described, heads: Heads, camera: Camera, rows: Tensor) -> Decoded:
+    def _decode(self, described: Described, heads: Heads, camera: Camera, rows: Tensor, fade: Tensor | None) -> Decoded:
         anchors, features, offsets, log_scales, _ = described
         if self.bank is not None:
             features = self.bank(features, anchors, camera.centre)
-        fade = self._fade(described, camera)
         return decode_anchors(anchors, features, offsets, log_scales, heads, camera.centre, rows, fade)
 
     def train(self, mode: bool = True) -> Self:
@@ -263,7 +270,7 @@ class AnchorModel(Model):
             return self._seen(described, view)
 
         def decode(view: Camera, rows: Tensor) -> Decoded:
-            return self._decode(described, heads, view, rows)
+            return self._decode(described, heads, view, rows, self._fade(described, view))
 
         cameras = [_camera(row) for row in self.views]
         count, offsets = described.offsets.shape[:2]
@@ -275,6 +282,15 @@ def _knowing(heads: Heads, width: int, shared: Tensor) -> Heads:
     """Heads that need not be given the features [S] that follow the first `width` and are the same everywhere."""
     own, known, view = heads.hidden.split([width, len(shared), heads.hidden.shape[1] - width - len(shared)], 1)
     return heads._replace(hidden=torch.cat([own, view], 1), hidden_bias=heads.hidden_bias + known @ shared)
+
+
+def share_to_drop(most: float, scene: Scene) -> float:
+    """What share of the anchors steps leave out: `most` where there are few photographs, nothing where many.
+
+    With few, Gaussians come to stand behind each other for single photographs (Park et al. 2025, DropGaussian).
+    """
+    few, many = FEW
+    return most * min(max((many - len(scene.train)) / (many - few), 0.0), 1.0)
 
 
 def views_of(scene: Scene) -> Tensor:
@@ -473,7 +489,8 @@ def anchor_step(
     index = next_view(fit, scene)
     zoom = detail.zoom(fit, scene.views[index].camera) if detail else 1
     camera, photo, mask = target(scene, index, fit.progress, coarse, zoom)
-    seen, decoded = model.decoded(camera, scene.train.index(index))
+    drop = float(fit.memory.get("drop", 0))
+    seen, decoded = model.decoded(camera, scene.train.index(index), drop=drop, random=fit.random)
     splats = model.splatted(decoded, camera, depth=False)
     if fit.progress < growth.stop:
         splats.means2d.retain_grad()
@@ -483,6 +500,8 @@ def anchor_step(
     growth.update(fit, seen, decoded, splats, int(fit.memory["cap"]))
     if fit.step % EVERY == 0:
         limit_sizes(model)
+        if fit.progress >= growth.stop:
+            level_sizes(model, float(fit.memory["voxel"]))
 
 
 STATISTICS = ("gradient_sum", "gradient_count", "opacity_sum", "seen_count")
@@ -580,6 +599,13 @@ def _padded(values: Tensor, count: int) -> Tensor:
 def limit_sizes(model: AnchorModel) -> None:
     """Keep Gaussians smaller than a share of their distance from the scene's centre, as those of splats are."""
     keep_below(model.log_scales.data, model.anchors)
+
+
+@torch.no_grad()
+def level_sizes(model: AnchorModel, voxel: float) -> None:
+    """Show anchors of wide Gaussians from further away, where there are levels of detail."""
+    if model.levels is not None and model.detail is not None:
+        model.levels = as_coarse_as_they_show(model.levels, model.log_scales, model.detail, voxel)
 
 
 def _uniform(outputs: int, inputs: int) -> Tensor:

@@ -24,6 +24,7 @@ DETAILED = 0.75  # share of the points in a usual view that are near enough for 
 MOST_LEVELS = 10
 FINER = 2  # levels that only growing fills: points are sown in cells as wide as the space between them
 ZOOMS = (2, 4, 8)  # by how much images are reduced so that coarse levels learn to stand alone
+USUAL = 0.5  # share of its anchor's scale that a Gaussian takes
 SMALLEST = 32  # pixels on the shorter side of a reduced image
 
 
@@ -98,3 +99,19 @@ def shown(
     wanted = (detail[1] + torch.log2(detail[0] * camera.fx / away)).clamp_min(0).minimum(detail[1])
     share: Tensor = (wanted + 1 - levels).clamp(0, 1)
     return share if fading else (share == 1).float()
+
+
+def as_coarse_as_they_show(
+    levels: Tensor,  # [N]
+    log_scales: Tensor,  # [N, 6] of the offsets, then of the Gaussians
+    detail: Tensor,  # [2]
+    voxel: float,
+) -> Tensor:
+    """The levels [N] of anchors, coarser where their Gaussians are as wide as cells of coarser levels.
+
+    Such Gaussians are few and cover much, and nothing coarse has a reason to show the same: without them the scene
+    looks different from further away.
+    """
+    widest = log_scales[:, 3:].amax(1) + math.log(USUAL)
+    fitting = detail[1] - torch.floor((widest - math.log(voxel)) / math.log(2))
+    return levels.minimum(fitting.clamp_min(0))

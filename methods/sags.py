@@ -26,6 +26,7 @@ from anchorfield.methods._anchors import (
     anchor_step,
     restored,
     seeded,
+    share_to_drop,
     spacing,
     views_of,
 )
@@ -191,6 +192,8 @@ class Sags:
     """The same on a curved surface."""
     table: int = 0
     """Rows of a level of the hash grid, as a power of two from 8 to 19; 0 chooses from the cap."""
+    drop: float = 0.2
+    """Share of the points that a step leaves out where photographs are few: up to 12; none from 24."""
     growth: Growth = field(default_factory=Growth)
     """How points come and go."""
     rates: Rates = field(default_factory=Rates)
@@ -207,7 +210,8 @@ class Sags:
     def __post_init__(self) -> None:
         positive = (0, math.inf)
         check_ranges(self, cap=positive, voxel=positive, features=(1, 96), neighbours=(1, 64), flat=(0, 64))
-        check_ranges(self, curved=(0, 64), volume_weight=positive, ssim_weight=(0, 1), coarse=(0, 1), seed=(0, 2**63))
+        check_ranges(self, curved=(0, 64), drop=(0, 0.9))
+        check_ranges(self, volume_weight=positive, ssim_weight=(0, 1), coarse=(0, 1), seed=(0, 2**63))
         if self.table:
             check_ranges(self, table=(TABLES[0], TABLES[-1]))
 
@@ -267,7 +271,7 @@ class Sags:
         }
         with seeded(self.seed):
             model = self._model(tensors, self._table(cap))
-        memory = {"cap": cap, "voxel": voxel}
+        memory = {"cap": cap, "voxel": voxel, "drop": share_to_drop(self.drop, scene)}
         return Fit(model, self._optimiser(model), random, memory=memory)
 
     def _densified(self, points: Tensor, voxel: float, room: int, random: torch.Generator) -> Tensor:

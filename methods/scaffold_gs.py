@@ -24,6 +24,7 @@ from anchorfield.methods._anchors import (
     fresh_rows,
     restored,
     seeded,
+    share_to_drop,
     spacing,
     views_of,
 )
@@ -101,6 +102,8 @@ class ScaffoldGs:
     """Mix features at three resolutions by direction and distance."""
     appearance: int = 0
     """Numbers that describe the appearance of each photograph; 0 for none."""
+    drop: float = 0.2
+    """Share of the anchors that a step leaves out where photographs are few: up to 12; none from 24."""
     detail: Octree | None = None
     """Levels of detail: from far away, decode fewer anchors."""
     growth: Growth = field(default_factory=Growth)
@@ -121,7 +124,7 @@ class ScaffoldGs:
         check_ranges(self, cap=positive, voxel=positive, features=(4, 128), offsets=(1, 16), appearance=(0, 256))
         if self.bank and self.features % 4:
             raise UsageError(f"--features: expected a multiple of 4 with --bank, got {self.features}")
-        check_ranges(self, volume_weight=positive, ssim_weight=(0, 1), coarse=(0, 1), seed=(0, 2**63))
+        check_ranges(self, drop=(0, 0.9), volume_weight=positive, ssim_weight=(0, 1), coarse=(0, 1), seed=(0, 2**63))
 
     def plan(self, scene: Scene) -> list[str]:
         """What will be trained, a line each."""
@@ -175,7 +178,7 @@ class ScaffoldGs:
         }
         with seeded(self.seed):
             model = self._model(tensors, len(scene.train))
-        memory = {"cap": cap, "voxel": voxel, "extent": extent(scene)}
+        memory = {"cap": cap, "voxel": voxel, "extent": extent(scene), "drop": share_to_drop(self.drop, scene)}
         return Fit(model, self._optimiser(model), random, memory=memory)
 
     def _cap(self, scene: Scene) -> int:

@@ -55,6 +55,12 @@ class Camera:
             self, fx=self.fx * sx, fy=self.fy * sy, cx=self.cx * sx, cy=self.cy * sy, width=width, height=height
         )
 
+    def moved_back(self, distance: float) -> Camera:
+        """The camera, moved backwards by `distance`."""
+        matrix = self.world_to_camera.clone()
+        matrix[2, 3] += distance
+        return replace(self, world_to_camera=matrix)
+
     def to(self, device: torch.device | str) -> Camera:
         """The camera with its pose on `device`."""
         return replace(self, world_to_camera=self.world_to_camera.to(device))

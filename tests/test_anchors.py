@@ -22,8 +22,10 @@ from anchorfield.methods._anchors import (
     cell_keys,
     keep_anchors,
     seeded,
+    share_to_drop,
 )
 from anchorfield.methods._levels import voxelised
+from anchorfield.methods.sags import Sags
 from anchorfield.methods.scaffold_gs import ScaffoldGs
 from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.metrics import psnr
@@ -33,7 +35,7 @@ from anchorfield.scenes.scene import Scene
 STEPS = 120
 
 
-def run(method: ScaffoldGs, scene: Scene, first: int, last: int, state: object = None) -> Fit:
+def run(method: ScaffoldGs | Sags, scene: Scene, first: int, last: int, state: object = None) -> Fit:
     fit = None
     for fit in islice(method.fit(scene, state), last - first):  # type: ignore[arg-type]
         fit.progress = fit.step / STEPS
@@ -159,6 +161,40 @@ def test_dropping_no_anchor_changes_nothing(sample_scene: Scene) -> None:
     before = {name: value.clone() for name, value in fit.model.state_dict().items()}
     keep_anchors(fit, torch.ones(len(anchor_model(fit).anchors), dtype=torch.bool))
     assert all(torch.equal(value, before[name]) for name, value in fit.model.state_dict().items())
+
+
+def test_with_few_photographs_a_step_leaves_anchors_out(trained: AnchorModel, sample_scene: Scene) -> None:
+    camera = sample_scene.views[sample_scene.train[0]].camera
+    all_seen, everything = trained.decoded(camera)
+    seen, some = trained.decoded(camera, drop=0.25, random=torch.Generator().manual_seed(0))
+    assert torch.equal(seen, all_seen), "those without Gaussians count as seen"
+    offsets = trained.heads.offsets
+    kept, shown = len((some.origin // offsets).unique()), len((everything.origin // offsets).unique())
+    assert abs(kept / shown - 0.75) < 4 * (0.25 * 0.75 / shown) ** 0.5
+    same = torch.isin(everything.origin, some.origin)
+    torch.testing.assert_close(everything.opacities[same] / 0.75, some.opacities)
+    torch.testing.assert_close(everything.colours[same], some.colours)
+
+
+def test_how_many_photographs_are_few(sample_scene: Scene) -> None:
+    def dropped(count: int) -> float:
+        return share_to_drop(0.2, dataclasses.replace(sample_scene, train=list(range(count))))
+
+    assert [dropped(3), dropped(12), dropped(24), dropped(40)] == [0.2, 0.2, 0, 0]
+    assert dropped(18) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("method", [ScaffoldGs(), Sags(), Sags(lite=True)], ids=["scaffold_gs", "sags", "lite"])
+def test_leaving_anchors_out_resumes_and_counts_what_is_shown(method: ScaffoldGs | Sags, sample_scene: Scene) -> None:
+    few = dataclasses.replace(sample_scene, train=sample_scene.train[:8])
+    whole = run(method, few, 0, 12)
+    assert whole.memory["drop"] == 0.2
+    parts = run(method, few, 7, 12, run(method, few, 0, 7).state())
+    for (name, ours), theirs in zip(whole.model.state_dict().items(), parts.model.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
+    without = run(dataclasses.replace(method, drop=0.0), few, 0, 12)
+    for name, tolerance in (("seen_count", 0.01), ("opacity_sum", 0.25)):
+        assert float(whole.memory[name].sum()) == pytest.approx(float(without.memory[name].sum()), rel=tolerance)
 
 
 def test_a_bank_needs_features_in_fours() -> None:

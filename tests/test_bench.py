@@ -289,7 +289,7 @@ def test_a_walk_away_from_levels_of_detail_is_measured(sample_scene: Scene) -> N
     fit = next(ScaffoldGs(detail=Octree(levels=5)).fit(sample_scene))
     assert isinstance(fit.model.eval(), AnchorModel)
     camera = sample_scene.views[sample_scene.test[0]].camera
-    far = levels.moved_back(camera, 9.0)
+    far = camera.moved_back(9.0)
     assert float((far.centre - camera.centre).norm()) == pytest.approx(9, rel=1e-4)
     assert float((far.centre - camera.centre) @ camera.world_to_camera[2, :3]) == pytest.approx(-9, rel=1e-4)
     shown = len(fit.model.decoded(far)[1].means)

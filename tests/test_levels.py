@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchorfield.methods import Fit
-from anchorfield.methods._anchors import AnchorModel, Growth, anchor_model, cell_keys
-from anchorfield.methods._levels import Octree, cell, distances, shown
+from anchorfield.methods._anchors import AnchorModel, Growth, anchor_model, cell_keys, level_sizes
+from anchorfield.methods._levels import Octree, as_coarse_as_they_show, cell, distances, shown
 from anchorfield.methods.scaffold_gs import ScaffoldGs
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.metrics import psnr
 from anchorfield.scenes.compact import Stored, read_compact, write_compact
 from anchorfield.scenes.scene import Scene
-from bench.levels import moved_back
 
 STEPS = 120
+GROWN = Growth(threshold=1e-7, every=10, patience=0.01, start=0.1, stop=0.5)
 GROWING = Growth(threshold=1e-7, every=10, patience=0.01, start=0.1, stop=1.0)
 
 
@@ -32,8 +32,13 @@ def run(method: ScaffoldGs, scene: Scene, first: int, last: int, state: object =
 
 
 @pytest.fixture(scope="module")
-def trained(sample_scene: Scene) -> AnchorModel:
-    model = anchor_model(run(ScaffoldGs(detail=Octree(levels=4), growth=GROWING), sample_scene, 0, STEPS))
+def growing(sample_scene: Scene) -> Fit:
+    return run(ScaffoldGs(detail=Octree(levels=4), growth=GROWING), sample_scene, 0, STEPS)
+
+
+@pytest.fixture(scope="module")
+def trained(growing: Fit) -> AnchorModel:
+    model = anchor_model(growing)
     assert isinstance(model.eval(), AnchorModel)
     return model
 
@@ -100,7 +105,7 @@ def test_levels_follow_from_the_distances(sample_scene: Scene) -> None:
 
 def test_from_far_away_less_is_decoded(trained: AnchorModel, sample_scene: Scene) -> None:
     camera = sample_scene.views[sample_scene.test[0]].camera
-    counts = [len(trained.decoded(moved_back(camera, away))[1].means) for away in (0, 2, 8, 64)]
+    counts = [len(trained.decoded(camera.moved_back(away))[1].means) for away in (0, 2, 8, 64)]
     assert trained.levels is not None
     coarse = int((trained.levels == 0).sum())
     assert counts[3] <= coarse * trained.heads.offsets
@@ -124,7 +129,7 @@ def test_a_level_that_fades_in_does_not_pop(trained: AnchorModel, sample_scene: 
 
 
 def test_from_far_away_all_levels_look_like_those_that_are_shown(trained: AnchorModel, sample_scene: Scene) -> None:
-    camera = moved_back(sample_scene.views[sample_scene.test[0]].camera, 4)
+    camera = sample_scene.views[sample_scene.test[0]].camera.moved_back(4)
     assert trained.detail is not None
     few, detail = trained.render(camera).rgb, trained.detail.clone()
     trained.detail[0] = 1e9
@@ -140,6 +145,51 @@ def test_levels_resume_and_restore(sample_scene: Scene) -> None:
         assert torch.equal(ours, theirs), name
     camera = sample_scene.views[sample_scene.test[0]].camera
     assert torch.equal(whole.model.render(camera).rgb, method.restore(whole.state()).render(camera).rgb)
+
+
+def far_from_all_levels(model: AnchorModel, scene: Scene) -> float:
+    """Mean PSNR of what is shown from far away to all levels there."""
+    scores = []
+    for index in scene.test:
+        camera = scene.views[index].camera.moved_back(4)
+        detail = model.detail
+        assert detail is not None
+        shown_there = model.render(camera).rgb
+        model.detail = torch.stack([detail[0] * 1e6, detail[1]])
+        scores.append(psnr(shown_there, model.render(camera).rgb))
+        model.detail = detail
+    return sum(scores) / len(scores)
+
+
+def test_with_wide_gaussians_far_away_looks_more_like_all_levels(
+    growing: Fit, trained: AnchorModel, sample_scene: Scene
+) -> None:
+    before, levels = far_from_all_levels(trained, sample_scene), trained.levels
+    level_sizes(trained, float(growing.memory["voxel"]))
+    after = far_from_all_levels(trained, sample_scene)
+    trained.levels = levels
+    assert after > before + 1
+
+
+def test_levels_follow_widths_once_nothing_grows(sample_scene: Scene) -> None:
+    fit = run(ScaffoldGs(detail=Octree(levels=4), growth=GROWN), sample_scene, 0, 100)
+    model, voxel = anchor_model(fit), float(fit.memory["voxel"])
+    levels = model.levels
+    assert levels is not None
+    level_sizes(model, voxel)
+    assert model.levels is not None
+    assert torch.equal(levels, model.levels), "step 100 has done so"
+    in_cells = [model.anchors[levels == level] / cell(voxel, level, 3) for level in range(4)]
+    off_grid = sum(int(((places - places.round()).abs() > 0.01).any(1).sum()) for places in in_cells)
+    assert off_grid > 0, "none was shown from further away"
+
+
+def test_anchors_of_wide_gaussians_are_shown_from_further_away() -> None:
+    widths = torch.tensor([0.5, 1.9, 2.1, 4.1, 1e6])  # of Gaussians, in cells of the last level
+    log_scales = (2 * widths).log()[:, None].repeat(1, 6)
+    found = as_coarse_as_they_show(torch.tensor([3.0, 3, 3, 3, 3]), log_scales, torch.tensor([1.0, 3.0]), voxel=1.0)
+    assert found.tolist() == [3, 3, 2, 1, 0]
+    assert as_coarse_as_they_show(torch.tensor([1.0]), log_scales[:1], torch.tensor([1.0, 3.0]), voxel=1.0).item() == 1
 
 
 def test_levels_survive_a_compact_file(trained: AnchorModel, sample_scene: Scene, tmp_path: object) -> None:
