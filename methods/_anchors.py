@@ -39,7 +39,6 @@ LEVELS = 3  # of growing
 RISE = 2**0.2  # of the threshold from one level of detail to the next (Ren et al. 2024)
 SPREAD = 0.5  # standard deviation of first offsets
 FIRST_OPACITY = 0.1  # of every other offset; the rest begin as far below zero, in reserve
-FEW = 12, 24  # photographs up to which anchors are left out at random, and from which no longer
 EVERY = 100  # steps between two looks at the sizes
 
 
@@ -282,15 +281,6 @@ def _knowing(heads: Heads, width: int, shared: Tensor) -> Heads:
     """Heads that need not be given the features [S] that follow the first `width` and are the same everywhere."""
     own, known, view = heads.hidden.split([width, len(shared), heads.hidden.shape[1] - width - len(shared)], 1)
     return heads._replace(hidden=torch.cat([own, view], 1), hidden_bias=heads.hidden_bias + known @ shared)
-
-
-def share_to_drop(most: float, scene: Scene) -> float:
-    """What share of the anchors steps leave out: `most` where there are few photographs, nothing where many.
-
-    With few, Gaussians come to stand behind each other for single photographs (Park et al. 2025, DropGaussian).
-    """
-    few, many = FEW
-    return most * min(max((many - len(scene.train)) / (many - few), 0.0), 1.0)
 
 
 def views_of(scene: Scene) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from anchorfield.renderer.types import PARAMETERS, SH_C0, Frame, Gaussians
 from anchorfield.scenes.scene import Points, Scene
 
 LARGEST = 0.25  # standard deviation of a Gaussian, as a share of its distance
+OPAQUE, INVISIBLE = 0.9999, -50.0  # an opacity, and the logit of one
 BYTES_PER_GAUSSIAN = 59 * 4 * 4 + 400  # parameters, gradients and two moments, and what a step keeps beside them
 
 
@@ -74,6 +76,13 @@ def from_points(points: Points, *, sh_degree: int, opacity: float, scale: float,
     sh[:, 0] = (torch.from_numpy(points.rgb).float() / 255 - 0.5) / SH_C0
     logits = torch.full((count,), math.log(opacity / (1 - opacity)))
     return Gaussians(xyz, log_scale[:, None].repeat(1, 3), quats, logits, sh, antialiased)
+
+
+def thinned(gaussians: Gaussians, drop: float, random: torch.Generator) -> Gaussians:
+    """The same with a share `drop` of them invisible, by chance, and the others as much more opaque."""
+    shown = torch.rand(len(gaussians), generator=random) >= drop
+    opacity = (gaussians.logit_opacities.sigmoid() / (1 - drop)).clamp_max(OPAQUE)
+    return replace(gaussians, logit_opacities=torch.where(shown, opacity.logit(), INVISIBLE))
 
 
 def squared_spacing(xyz: NDArray[np.float32]) -> NDArray[np.float64]:

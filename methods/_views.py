@@ -1,4 +1,4 @@
-"""What a step of training looks at: the order of the views, their size, and how fast to learn in a short run."""
+"""What a step of training looks at: the order of views, their size, what few of them need, and how fast to learn."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from anchorfield.renderer.cameras import Camera
 from anchorfield.scenes.scene import Scene
 
 FULL_RUN = 30000  # steps for which learning rates are given
+FEW = 12, 24  # photographs up to which Gaussians are left out by chance, and from which none
 
 
 def haste(step: int, progress: float) -> float:
@@ -23,6 +24,15 @@ def haste(step: int, progress: float) -> float:
     """
     expected = step / progress if progress > 0 else FULL_RUN
     return min(max(math.sqrt(FULL_RUN / max(expected, 1)), 1.0), 5.0)
+
+
+def share_to_drop(most: float, scene: Scene) -> float:
+    """What share of the Gaussians a step leaves out: `most` where there are few photographs, none where many.
+
+    With few, Gaussians come to stand behind each other for single photographs (Park et al. 2025, DropGaussian).
+    """
+    few, many = FEW
+    return most * min(max((many - len(scene.train)) / (many - few), 0.0), 1.0)
 
 
 def next_view(fit: Fit, scene: Scene) -> int:

@@ -24,9 +24,10 @@ from anchorfield.methods._splats import (
     limit_sizes,
     restored,
     splat_model,
+    thinned,
 )
 from anchorfield.methods._strategies import EVERY, Mcmc, Strategy
-from anchorfield.methods._views import haste, next_view, target
+from anchorfield.methods._views import haste, next_view, share_to_drop, target
 from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.losses import photometric
@@ -79,13 +80,16 @@ class GaussianSplatting:
     """Compensate opacities for the screen-space dilation (Mip-Splatting)."""
     coarse: float = 0.15
     """Share of the budget on reduced images; 0 starts at full size."""
+    drop: float = 0.2
+    """Share of the Gaussians that a step leaves out where photographs are few: up to 12; none from 24."""
     sparse: bool = True
     """Step only Gaussians that the current photograph sees."""
     seed: int = 0
     """Of every random choice."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, cap=(0, math.inf), sh_degree=(0, 3), ssim_weight=(0, 1), coarse=(0, 1), seed=(0, 2**63))
+        check_ranges(self, cap=(0, math.inf), sh_degree=(0, 3), drop=(0, 0.9), seed=(0, 2**63))
+        check_ranges(self, ssim_weight=(0, 1), coarse=(0, 1))
 
     def plan(self, scene: Scene) -> list[str]:
         """What will be trained, a line each."""
@@ -103,7 +107,8 @@ class GaussianSplatting:
         else:
             cap = self._cap(scene)
             model = self._initial(scene, cap, random)
-            fit = Fit(model, self._optimiser(model), random, memory={"cap": cap, "extent": extent(scene)})
+            memory = {"cap": cap, "extent": extent(scene), "drop": share_to_drop(self.drop, scene)}
+            fit = Fit(model, self._optimiser(model), random, memory=memory)
         yield from self._steps(scene, fit)
 
     def fit_from(self, scene: Scene, start: Gaussians, frozen: Tensor | None = None) -> Iterator[Fit]:
@@ -139,14 +144,15 @@ class GaussianSplatting:
         model = splat_model(fit)
         started, frozen = bool(fit.memory.get("started")), fit.memory.get("frozen")
         coarse = 0.0 if started else self.coarse
-        cap, size = int(fit.memory["cap"]), float(fit.memory["extent"])
+        cap, size, drop = int(fit.memory["cap"]), float(fit.memory["extent"]), float(fit.memory.get("drop", 0))
         background = torch.tensor(scene.background)
         while True:
             self._set_rates(fit, size)
             camera, photo, mask = target(scene, next_view(fit, scene), fit.progress, coarse)
             probe = self._probe(model)
             degree = model.raw().sh_degree if started else min(self.sh_degree, int(fit.progress / SH_SHARE))
-            splats = splat(model.raw(), camera, background, sh_degree=degree, depth=False, absgrad_probe=probe)
+            shown = thinned(model.raw(), drop, fit.random) if drop else model.raw()
+            splats = splat(shown, camera, background, sh_degree=degree, depth=False, absgrad_probe=probe)
             if self.strategy.watch == "gradient":
                 splats.means2d.retain_grad()
             fit.optimiser.rows = _rows(splats.visible if self.sparse else None, frozen)

@@ -26,14 +26,13 @@ from anchorfield.methods._anchors import (
     anchor_step,
     restored,
     seeded,
-    share_to_drop,
     spacing,
     views_of,
 )
 from anchorfield.methods._initial import initial_points
 from anchorfield.methods._levels import voxelised
 from anchorfield.methods._method import Fit, State, check_ranges
-from anchorfield.methods._views import haste
+from anchorfield.methods._views import haste, share_to_drop
 from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.errors import DataError
 from anchorfield.renderer.neighbours import nearest_neighbours

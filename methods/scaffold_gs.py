@@ -24,7 +24,6 @@ from anchorfield.methods._anchors import (
     fresh_rows,
     restored,
     seeded,
-    share_to_drop,
     spacing,
     views_of,
 )
@@ -32,7 +31,7 @@ from anchorfield.methods._initial import initial_points
 from anchorfield.methods._levels import Octree, voxelised
 from anchorfield.methods._method import Fit, State, check_ranges
 from anchorfield.methods._splats import extent
-from anchorfield.methods._views import haste
+from anchorfield.methods._views import haste, share_to_drop
 from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.errors import UsageError
 from anchorfield.scenes.scene import Scene

@@ -22,7 +22,6 @@ from anchorfield.methods._anchors import (
     cell_keys,
     keep_anchors,
     seeded,
-    share_to_drop,
 )
 from anchorfield.methods._levels import voxelised
 from anchorfield.methods.sags import Sags
@@ -174,14 +173,6 @@ def test_with_few_photographs_a_step_leaves_anchors_out(trained: AnchorModel, sa
     same = torch.isin(everything.origin, some.origin)
     torch.testing.assert_close(everything.opacities[same] / 0.75, some.opacities)
     torch.testing.assert_close(everything.colours[same], some.colours)
-
-
-def test_how_many_photographs_are_few(sample_scene: Scene) -> None:
-    def dropped(count: int) -> float:
-        return share_to_drop(0.2, dataclasses.replace(sample_scene, train=list(range(count))))
-
-    assert [dropped(3), dropped(12), dropped(24), dropped(40)] == [0.2, 0.2, 0, 0]
-    assert dropped(18) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("method", [ScaffoldGs(), Sags(), Sags(lite=True)], ids=["scaffold_gs", "sags", "lite"])
