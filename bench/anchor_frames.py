@@ -25,7 +25,7 @@ from anchorfield.renderer.cameras import Camera
 IN_VIEW = (10_000, 30_000, 100_000)
 GROWING = (10_000, 100_000, 1_000_000)
 WANTED = 0.02  # of the Gaussians want an anchor beside them, as in a round of a usual run
-RUNS = 7
+RUNS = 5
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def before_a_round(model: AnchorModel, growth: Growth) -> Fit:
     steps = torch.full((count * offsets,), float(growth.every))
     wants = torch.rand(count * offsets, generator=random) < WANTED
     memory = {
-        "voxel": float(model.log_scales[:, :3].exp().median()) / 4,
+        "voxel": float(model.log_scales[:, :3].detach().exp().median()) / 4,
         "gradient_sum": 4 * growth.threshold * steps * wants,
         "gradient_count": steps,
         "opacity_sum": torch.ones(count),
