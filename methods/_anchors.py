@@ -391,7 +391,7 @@ class Growth:
 
     @torch.no_grad()
     def round(self, fit: Fit, cap: int) -> None:
-        """Grow and prune by the statistics so far; time and memory are linear in the anchors."""
+        """Grow and prune by the statistics so far, in nearly linear time: cells are found by sorting."""
         self._grow(fit, cap)
         self._prune(fit)
         anchor_model(fit).connect()
@@ -402,33 +402,34 @@ class Growth:
         mean = memory["gradient_sum"] / memory["gradient_count"].clamp_min(1)
         ready = memory["gradient_count"] > self.patience * self.every
         mean[~ready] = 0
-        described = model.described()
-        offsets, count = described.offsets.shape[1], len(model.anchors)
-        means = (described.anchors[:, None] + described.offsets * described.log_scales[:, None, :3].exp())[
-            :count
-        ].flatten(0, 1)
-        parents = torch.arange(count).repeat_interleave(offsets)
-        of_parents = None if model.levels is None else model.levels[parents]
+        described, offsets = model.described(), model.heads.offsets
+        of_parents = None if model.levels is None else model.levels.repeat_interleave(offsets)
+        added: list[tuple[Tensor, dict[str, Tensor], Tensor]] = []
         for step in self._rounds(model, float(memory["voxel"])):
             lucky = torch.rand(len(mean), generator=fit.random) > step.luck
             wanted = (mean >= step.threshold) & lucky
-            taken = model.anchors
+            taken = torch.cat([model.anchors, *(anchors for anchors, _, _ in added)])
+            room = cap - len(taken)
             if of_parents is not None and model.levels is not None:
                 enough = mean >= self.threshold * RISE ** (of_parents + 1)  # for cells half as wide
                 wanted &= (of_parents == step.level - 1) | ((of_parents == step.level) & (~enough | step.last))
-                taken = taken[model.levels == step.level]
+                taken = model.anchors[model.levels == step.level]
             candidates = torch.nonzero(wanted).squeeze(1)
-            room = cap - len(model.anchors)
+            parents = candidates // offsets
+            away = described.offsets[parents, candidates % offsets] * described.log_scales[parents, :3].exp()
             fresh, features = _new_anchors(
-                taken, means[candidates], model.features[parents[candidates]], mean[candidates], step.size, room
+                taken, model.anchors[parents] + away, model.features[parents], mean[candidates], step.size, room
             )
             if len(fresh) == 0:
                 if step.level == 0 and model.levels is None:
                     break
                 continue
             rows = fresh_rows(torch.full((len(fresh),), math.log(step.size)), features, offsets, fit.random)
-            rows = {name: values for name, values in rows.items() if hasattr(model, name)}
-            add_anchors(fit, fresh, rows, step.level)
+            added.append((fresh, rows, torch.full((len(fresh),), float(step.level))))
+        if added:
+            anchors, rows_of, levels = zip(*added, strict=True)
+            rows = {name: torch.cat([rows[name] for rows in rows_of]) for name in rows_of[0]}
+            add_anchors(fit, torch.cat(anchors), rows, torch.cat(levels))
         grown = len(model.anchors) * offsets
         for name in ("gradient_sum", "gradient_count"):
             memory[name][: len(ready)][ready] = 0
@@ -550,12 +551,12 @@ def cell_keys(points: Tensor, size: float) -> Tensor:
     return (cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2]
 
 
-def add_anchors(fit: Fit, anchors: Tensor, rows: Mapping[str, Tensor], level: int) -> None:
-    """Append anchors with moments of zero, where there are levels of detail on this one."""
+def add_anchors(fit: Fit, anchors: Tensor, rows: Mapping[str, Tensor], levels: Tensor) -> None:
+    """Append anchors with moments of zero, where there are levels of detail on theirs."""
     model = anchor_model(fit)
     model.anchors = torch.cat([model.anchors, anchors])
     if model.levels is not None:
-        model.levels = torch.cat([model.levels, model.levels.new_full((len(anchors),), float(level))])
+        model.levels = torch.cat([model.levels, levels])
     _set_rows(fit, lambda name, old: torch.cat([old, rows[name]]), lambda old, values: _padded(old, len(values)))
 
 
