@@ -191,7 +191,7 @@ class Sags:
     """The same on a curved surface."""
     table: int = 0
     """Rows of a level of the hash grid, as a power of two from 8 to 19; 0 chooses from the cap."""
-    drop: float = 0.2
+    drop: float = 0.0
     """Share of the points that a step leaves out where photographs are few: up to 12; none from 24."""
     growth: Growth = field(default_factory=Growth)
     """How points come and go."""

@@ -175,7 +175,9 @@ def test_with_few_photographs_a_step_leaves_anchors_out(trained: AnchorModel, sa
     torch.testing.assert_close(everything.colours[same], some.colours)
 
 
-@pytest.mark.parametrize("method", [ScaffoldGs(), Sags(), Sags(lite=True)], ids=["scaffold_gs", "sags", "lite"])
+@pytest.mark.parametrize(
+    "method", [ScaffoldGs(), Sags(drop=0.2), Sags(drop=0.2, lite=True)], ids=["scaffold_gs", "sags", "lite"]
+)
 def test_leaving_anchors_out_resumes_and_counts_what_is_shown(method: ScaffoldGs | Sags, sample_scene: Scene) -> None:
     few = dataclasses.replace(sample_scene, train=sample_scene.train[:8])
     whole = run(method, few, 0, 12)
