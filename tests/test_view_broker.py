@@ -186,6 +186,28 @@ def test_changed_content_is_drawn_again_and_the_same_camera_is_not(make, got):
     wait(lambda: len(got.pictures) > count and got.pictures[-1][1].stage == "full")
 
 
+def test_a_pose_that_only_trembles_is_the_one_before(make, got):
+    broker = make()
+    broker.camera(1, camera(0.5))
+    wait(lambda: full(got, 1, 0.5))
+    count = len(got.pictures)
+    broker.camera(1, camera(0.5 + 4e-7))
+    time.sleep(0.2)
+    assert len(got.pictures) == count
+    broker.camera(1, camera(0.5 + 4e-7, width=80))  # the page was resized
+    wait(lambda: got.pictures[-1][1].size == (80, 48))
+    assert position(got.pictures[-1][1].camera) == 0.5
+    broker.camera(1, camera(0.5 + 2**-18))
+    wait(lambda: full(got, 1, 0.5 + 2**-18))
+
+
+def test_trembling_does_not_add_up(make, got):
+    broker = make()
+    for step in range(10):
+        broker.camera(1, camera(4e-7 * step))
+    wait(lambda: got.of(1) and abs(position(got.of(1)[-1].camera) - 36e-7) < 1e-6)
+
+
 def test_training_is_disturbed_for_its_share_only(make, got):
     clock = []
 

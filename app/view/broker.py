@@ -37,6 +37,7 @@ Stage = Literal["moving", "still", "full"]
 MOVING = 0.035  # seconds that a picture of a moving view may take
 STILL = 0.2  # seconds of the first picture of a resting view; none is drawn where the full one comes as soon
 PROMPT = 0.1  # seconds of a full picture that is drawn at once where only what is shown has changed
+SAME = 1e-6  # by how much a pose's numbers may change where nobody moved: controls say so when a page is resized
 SETTLE = 0.12  # seconds without a new camera after which a view rests
 QUALITY: dict[Stage, int] = {"moving": 75, "still": 85, "full": 95}  # of JPEG
 FIRST, SMALLEST = 1 / 3, 1 / 4  # of the full width; smaller ones save little, for part of the work is for any size
@@ -164,9 +165,10 @@ class Broker:
             client = self._clients.get(client_id)
             if client is None:
                 self._clients[client_id] = _Client(camera, look, moved=time.monotonic())
-            elif client.look == look and _same(client.camera, camera):
-                return
             else:
+                camera = _steadied(camera, client.camera)
+                if client.look == look and _same(client.camera, camera):
+                    return
                 client.camera, client.look = camera, look
                 client.number, client.moved = client.number + 1, time.monotonic()
             self._changed.notify()
@@ -347,6 +349,12 @@ class Broker:
         if not known:
             with contextlib.suppress(Exception):  # the client may have left
                 self._tell(task.id, words)
+
+
+def _steadied(camera: Camera, before: Camera) -> Camera:
+    """The camera with the pose from before where its own is as good as that."""
+    poses = camera.world_to_camera, before.world_to_camera
+    return replace(camera, world_to_camera=poses[1]) if torch.allclose(*poses, rtol=0, atol=SAME) else camera
 
 
 def _same(first: Camera, second: Camera) -> bool:
