@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from anchorfield.cuda_ext import native
 from anchorfield.renderer.metrics import psnr
 from bench import _peer_gsplat, image
 from bench._operations import Stages
+from bench._timing import seconds_of
 
 PEERS = (_peer_gsplat,)  # each has NAME, INSTALL, problem(), version(), image(...), gradients(...)
 QUICK, REPEATS = 2.0, 3  # seconds of a run that is repeated, and how often it runs
@@ -58,14 +58,8 @@ def _milliseconds(run: Callable[[], object]) -> float:
     before, times = torch.get_num_threads(), []
     for threads in {1, native.threads()}:
         torch.set_num_threads(threads)
-        times.append(_seconds(run))
+        times.append(seconds_of(run))
         if times[-1] < QUICK:
-            times += [_seconds(run) for _ in range(REPEATS - 1)]
+            times += [seconds_of(run) for _ in range(REPEATS - 1)]
     torch.set_num_threads(before)
     return 1e3 * min(times)
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    run()
-    return time.perf_counter() - begin

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,6 +43,13 @@ class Timing:
         return relative_deviation(self.ratios)
 
 
+def seconds_of(call: Callable[[], object]) -> float:
+    """Seconds that one call takes."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
 def relative_deviation(values: Sequence[float]) -> float:
     """Median absolute deviation over the median; 0 for fewer than two values."""
     if len(values) < 2:
@@ -72,9 +79,7 @@ def _round(timing: Timing, stream: Stream, seconds: float) -> None:
     times: list[float] = []
     begin = time.perf_counter()
     while not times or time.perf_counter() - begin < seconds:
-        start = time.perf_counter()
-        timing.operation.run()
-        times.append(time.perf_counter() - start)
+        times.append(seconds_of(timing.operation.run))
     timing.seconds += times
     floor = timing.operation.floor(_better(before, ceiling(stream)))
     if floor > 0:

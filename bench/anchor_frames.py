@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from anchorfield.methods._method import Fit
 from anchorfield.methods.scaffold_gs import ScaffoldGs
 from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.cameras import Camera
+from bench._timing import seconds_of
 
 IN_VIEW = (10_000, 30_000, 100_000)
 GROWING = (10_000, 100_000, 1_000_000)
@@ -61,9 +62,7 @@ def grown(method: ScaffoldGs, model: AnchorModel, count: int) -> str:
     seconds, added = [], 0
     for _ in range(RUNS):
         fit = before_a_round(repeated(method, model, count), method.growth)
-        start = time.perf_counter()
-        method.growth.round(fit, 2 * count)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(seconds_of(partial(method.growth.round, fit, 2 * count)))
         added = len(anchor_model(fit).anchors) - count
     middle = statistics.median(seconds)
     return f"{count:9,} {added:10,} {1000 * middle:7.1f} ms {1e6 * middle / count:9.2f} us"
@@ -102,12 +101,8 @@ def repeated(method: ScaffoldGs, model: AnchorModel, count: int) -> AnchorModel:
 
 def median_of(call: Callable[[], object]) -> float:
     """Seconds of a call."""
-    seconds = []
-    for _ in range(RUNS + 1):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])  # the first prepares
+    call()  # the first prepares
+    return statistics.median(seconds_of(call) for _ in range(RUNS))
 
 
 if __name__ == "__main__":

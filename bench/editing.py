@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import time
-from collections.abc import Callable
 
 from anchorfield.app import machine
 from anchorfield.app.edit import Editor
@@ -21,6 +19,7 @@ from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.types import Gaussians
 from bench import _table
 from bench._scenes import made
+from bench._timing import seconds_of
 
 LIMIT = 300.0  # milliseconds of each of `LIMITED` and of its undoing
 LIMITED = ("rectangle", "lasso", "brush", "sphere", "box", "plane", "colour", "range", "invert", "hide", "delete")
@@ -78,20 +77,14 @@ def _row(gaussians: Gaussians, name: str, operation: ops.Operation) -> bool:
     count = int(editor.selection.sum())
     do, undo, show = [], [], []
     for _ in range(ROUNDS):
-        do.append(_milliseconds(lambda: editor.do(operation)))
+        do.append(1e3 * seconds_of(lambda: editor.do(operation)))
         if isinstance(operation, ops.Selecting | ops.Invert):
             count = int(editor.selection.sum())
-        show.append(_milliseconds(editor.shown))
-        undo.append(_milliseconds(editor.undo))
+        show.append(1e3 * seconds_of(editor.shown))
+        undo.append(1e3 * seconds_of(editor.undo))
     done, undone, shown = (statistics.median(times) for times in (do, undo, show))
     print(f"| {name} | {count:,} | {done:.0f} | {undone:.0f} | {shown:.0f} |", flush=True)
     return name not in LIMITED or max(done, undone) < LIMIT
-
-
-def _milliseconds(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    call()
-    return 1e3 * (time.perf_counter() - begin)
 
 
 def _many(editor: Editor, camera: Camera, edits: int) -> bool:

@@ -195,19 +195,13 @@ class AnchorModel(Model):
         and the opacity of the others makes up for it.
         """
         described, heads = self._prepared(image)
-        seen, fade = self._seen(described, camera), self._fade(described, camera)
+        fade = self._fade(described, camera)
+        seen = _in_view(described, camera, fade)
         chosen = seen
         if drop:
             chosen = seen & (torch.rand(len(seen), generator=random) >= drop)
             fade = torch.full((len(seen),), 1 / (1 - drop)) if fade is None else fade / (1 - drop)
         return seen, self._decode(described, heads, camera, torch.nonzero(chosen).squeeze(1).int(), fade)
-
-    @torch.no_grad()
-    def _seen(self, described: Described, camera: Camera) -> Tensor:
-        """Which points, bool [P], are within the camera's view and as coarse as it needs."""
-        seen = anchors_in_view(described.anchors, described.log_scales[:, :3], camera)
-        fade = self._fade(described, camera)
-        return seen if fade is None else seen & (fade > 0)
 
     @torch.no_grad()
     def _fade(self, described: Described, camera: Camera) -> Tensor | None:
@@ -266,7 +260,7 @@ class AnchorModel(Model):
         described, heads = self._prepared()
 
         def in_view(view: Camera) -> Tensor:
-            return self._seen(described, view)
+            return _in_view(described, view, self._fade(described, view))
 
         def decode(view: Camera, rows: Tensor) -> Decoded:
             return self._decode(described, heads, view, rows, self._fade(described, view))
@@ -275,6 +269,13 @@ class AnchorModel(Model):
         count, offsets = described.offsets.shape[:2]
         start = baked(count, offsets, cameras, in_view, decode)
         return refined(start, cameras, lambda view: self.render(view).rgb, self.background)
+
+
+@torch.no_grad()
+def _in_view(described: Described, camera: Camera, fade: Tensor | None) -> Tensor:
+    """Which points, bool [P], are within the camera's view and as coarse as it needs."""
+    seen = anchors_in_view(described.anchors, described.log_scales[:, :3], camera)
+    return seen if fade is None else seen & (fade > 0)
 
 
 def _knowing(heads: Heads, width: int, shared: Tensor) -> Heads:

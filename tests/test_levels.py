@@ -17,6 +17,7 @@ from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.metrics import psnr
 from anchorfield.scenes.compact import Stored, read_compact, write_compact
 from anchorfield.scenes.scene import Scene
+from bench.levels import shown_as_from
 
 STEPS = 120
 GROWN = Growth(threshold=1e-7, every=10, patience=0.01, start=0.1, stop=0.5)
@@ -152,12 +153,9 @@ def far_from_all_levels(model: AnchorModel, scene: Scene) -> float:
     scores = []
     for index in scene.test:
         camera = scene.views[index].camera.moved_back(4)
-        detail = model.detail
-        assert detail is not None
         shown_there = model.render(camera).rgb
-        model.detail = torch.stack([detail[0] * 1e6, detail[1]])
-        scores.append(psnr(shown_there, model.render(camera).rgb))
-        model.detail = detail
+        with shown_as_from(model, 0):
+            scores.append(psnr(shown_there, model.render(camera).rgb))
     return sum(scores) / len(scores)
 
 
