@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from anchorfield.app.run import Run
-from anchorfield.methods._anchors import ROWS, AnchorModel, Growth, anchor_model
+from anchorfield.methods._anchors import ROWS, AnchorModel, anchor_model
+from anchorfield.methods._growth import Growth
 from anchorfield.methods._method import Fit
 from anchorfield.methods.scaffold_gs import ScaffoldGs
 from anchorfield.renderer.adam import Adam

@@ -22,13 +22,12 @@ from anchorfield.methods._anchors import (
     AnchorModel,
     DecodingHeads,
     Described,
-    Growth,
-    anchor_step,
     restored,
     seeded,
     spacing,
     views_of,
 )
+from anchorfield.methods._growth import Growth, anchor_step
 from anchorfield.methods._initial import initial_points
 from anchorfield.methods._levels import voxelised
 from anchorfield.methods._method import Fit, State, check_ranges

@@ -19,14 +19,12 @@ from anchorfield.methods._anchors import (
     AnchorModel,
     DecodingHeads,
     FeatureBank,
-    Growth,
-    anchor_step,
-    fresh_rows,
     restored,
     seeded,
     spacing,
     views_of,
 )
+from anchorfield.methods._growth import Growth, anchor_step, fresh_rows
 from anchorfield.methods._initial import initial_points
 from anchorfield.methods._levels import Octree, voxelised
 from anchorfield.methods._method import Fit, State, check_ranges

@@ -13,16 +13,8 @@ from hypothesis import strategies as st
 
 from anchorfield.cuda_ext.anchors import decode_anchors
 from anchorfield.methods import Fit
-from anchorfield.methods._anchors import (
-    AnchorModel,
-    DecodingHeads,
-    Growth,
-    _new_anchors,
-    anchor_model,
-    cell_keys,
-    keep_anchors,
-    seeded,
-)
+from anchorfield.methods._anchors import AnchorModel, DecodingHeads, anchor_model, seeded
+from anchorfield.methods._growth import Growth, _new_anchors, cell_keys, keep_anchors
 from anchorfield.methods._levels import voxelised
 from anchorfield.methods.sags import Sags
 from anchorfield.methods.scaffold_gs import ScaffoldGs

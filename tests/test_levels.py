@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchorfield.methods import Fit
-from anchorfield.methods._anchors import AnchorModel, Growth, anchor_model, cell_keys, level_sizes
+from anchorfield.methods._anchors import AnchorModel, anchor_model
+from anchorfield.methods._growth import Growth, cell_keys, level_sizes
 from anchorfield.methods._levels import Octree, as_coarse_as_they_show, cell, distances, shown
 from anchorfield.methods.scaffold_gs import ScaffoldGs
 from anchorfield.renderer.cameras import Camera

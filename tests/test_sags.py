@@ -14,7 +14,8 @@ from torch import Tensor
 
 from anchorfield.cuda_ext.anchors import decode_anchors
 from anchorfield.methods import Fit
-from anchorfield.methods._anchors import AnchorModel, Growth, anchor_model
+from anchorfield.methods._anchors import AnchorModel, anchor_model
+from anchorfield.methods._growth import Growth
 from anchorfield.methods.sags import TABLES, Sags, _contracted, between, curvatures
 from anchorfield.renderer.errors import DataError, UsageError
 from anchorfield.renderer.neighbours import nearest_neighbours
