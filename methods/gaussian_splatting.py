@@ -80,7 +80,7 @@ class GaussianSplatting:
     """Compensate opacities for the screen-space dilation (Mip-Splatting)."""
     coarse: float = 0.15
     """Share of the budget on reduced images; 0 starts at full size."""
-    drop: float = 0.0
+    drop: float = 0.2
     """Share of the Gaussians that a step leaves out where photographs are few: up to 12; none from 24."""
     sparse: bool = True
     """Step only Gaussians that the current photograph sees."""

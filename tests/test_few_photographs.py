@@ -57,7 +57,7 @@ def test_gradients_reach_those_that_are_shown() -> None:
 
 def test_a_run_with_few_photographs_resumes_bit_for_bit(sample_scene: Scene) -> None:
     few = dataclasses.replace(sample_scene, train=sample_scene.train[:8])
-    method = GaussianSplatting(cap=1500, drop=0.2)
+    method = GaussianSplatting(cap=1500)
 
     def run(first: int, last: int, state: object = None) -> Fit:
         fit = None
