@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+NEAR = 0.01  # in units of a scene whose cameras lie in the unit ball
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -19,6 +21,7 @@ class Camera:
 
     `world_to_camera` is a rigid [4, 4] float32 matrix; it may require a gradient. `fx, fy, cx, cy` are in pixels of the
     `width` x `height` image; the principal point need not be the image's centre.
+    Nothing nearer than `near` is shown; in a world of another unit the same camera has another `near`.
     """
 
     world_to_camera: Tensor  # [4, 4]
@@ -28,6 +31,7 @@ class Camera:
     cy: float
     width: int
     height: int
+    near: float = NEAR
 
     @property
     def centre(self) -> Tensor:

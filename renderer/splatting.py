@@ -17,7 +17,6 @@ from anchorfield.renderer import _gsplat, backends
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.types import SH_C0, Frame, Gaussians
 
-NEAR = 0.01  # in units of the scene, whose cameras lie in the unit ball
 MIP_DILATION = 0.1  # pixels^2, with compensation (Yu et al. 2024)
 DILATION = 0.3  # pixels^2, as every 3DGS viewer has it
 
@@ -157,7 +156,7 @@ def _lens(camera: Camera) -> _Lens:
         "cy": camera.cy,
         "width": camera.width,
         "height": camera.height,
-        "near": NEAR,
+        "near": camera.near,
     }
 
 
@@ -184,7 +183,7 @@ def _through_gsplat(
         gaussians,
         camera,
         torch.cat([background, background.new_zeros(1)]) if depth else background,
-        near=NEAR,
+        near=camera.near,
         dilation=MIP_DILATION if gaussians.antialiased else DILATION,
         degree=gaussians.sh_degree if sh_degree is None else sh_degree,
         depth=depth,

@@ -74,6 +74,7 @@ def in_frame(scene: Scene, source_from_world: NDArray[np.float64]) -> Scene:
     for view in scene.views:
         pose = change @ view.camera.camera_to_world.double().numpy()
         pose[:3, :3] /= scale  # cameras keep unit axes
-        camera = replace(view.camera, world_to_camera=torch.from_numpy(np.linalg.inv(pose)).float())
+        seen_from = torch.from_numpy(np.linalg.inv(pose)).float()
+        camera = replace(view.camera, world_to_camera=seen_from, near=view.camera.near * float(scale))
         views.append(replace(view, camera=camera, load_depth=None))
     return replace(scene, views=tuple(views), points=None, source_from_world=source_from_world)

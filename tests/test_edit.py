@@ -20,7 +20,7 @@ from anchorfield.app.edit import Editor, operation_from_json, replay, selecting,
 from anchorfield.app.edit import operations as ops
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import AnchorfieldError, DataError, UsageError
-from anchorfield.renderer.splatting import NEAR, splat
+from anchorfield.renderer.splatting import splat
 from anchorfield.renderer.types import PARAMETERS, SH_C0, Gaussians
 from anchorfield.scenes.splat_ply import read_ply, write_ply
 
@@ -75,7 +75,7 @@ def test_rectangle_takes_the_centres_between_its_corners(x0: float, y0: float, x
     mask = selecting.rectangle(gaussians.means, seen, x0, y0, x1, y1)
     for point, taken in zip(gaussians.means, mask.tolist(), strict=True):
         x, y, z = pixel(point, seen)
-        inside = min(x0, x1) <= x <= max(x0, x1) and min(y0, y1) <= y <= max(y0, y1) and z > NEAR
+        inside = min(x0, x1) <= x <= max(x0, x1) and min(y0, y1) <= y <= max(y0, y1) and z > seen.near
         assert taken == inside or not (clear_of(x, x0, x1) and clear_of(y, y0, y1))
 
 
@@ -116,7 +116,7 @@ def test_nothing_behind_the_camera_is_taken() -> None:
     behind = cloud()
     turned = Camera(torch.diag(torch.tensor([1.0, -1, -1, 1])), 90.0, 80.0, 50.0, 40.0, 100, 80)
     everywhere = ((-1e6, -1e6), (1e6, -1e6), (1e6, 1e6), (-1e6, 1e6))
-    expected = -behind.means[:, 2] > NEAR
+    expected = -behind.means[:, 2] > turned.near
     assert torch.equal(selecting.rectangle(behind.means, turned, -1e6, -1e6, 1e6, 1e6), expected)
     assert torch.equal(selecting.lasso(behind.means, turned, everywhere), expected)
 
@@ -419,7 +419,7 @@ def test_what_is_no_operation_is_refused_in_words(value: Any) -> None:
 def test_cameras_in_scripts_are_checked() -> None:
     good = values.plain(camera())
     bad: list[tuple[str, Any]] = [
-        ("fx", 0), ("fx", float("nan")), ("width", 10**9), ("width", 3.5), ("height", 0), ("height", "a"),
+        ("fx", 0), ("near", -1), ("fx", float("nan")), ("width", 10**9), ("width", 3.5), ("height", 0), ("height", "a"),
         ("world_to_camera", np.diag([2.0, 1, 1, 1]).tolist()), ("world_to_camera", [[1, 2], [3, 4]]),
     ]  # fmt: skip
     for name, value in bad:

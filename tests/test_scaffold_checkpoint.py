@@ -22,9 +22,11 @@ from anchorfield.app import Run, load_scene
 from anchorfield.methods import HasGaussians
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.errors import DataError
-from anchorfield.renderer.splatting import splat
+from anchorfield.renderer.splatting import flattened, splat
+from anchorfield.renderer.types import Gaussians
 from anchorfield.scenes import scaffold_checkpoint
 from anchorfield.scenes.scene import in_frame
+from anchorfield.scenes.similarity import transformed
 from anchorfield.scenes.splat_ply import read_ply
 
 COUNT, WIDTH = 60, 8  # anchors and features
@@ -181,6 +183,27 @@ def test_a_camera_sees_the_same_in_any_frame(tmp_path: Path) -> None:
     for here, there in zip(scene.views, moved.views, strict=True):
         ours, theirs = here.camera.world_to_camera @ point, there.camera.world_to_camera @ source
         torch.testing.assert_close(ours[:2] / ours[2], theirs[:2] / theirs[2], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_too_near_to_be_shown_is_so_in_any_frame(tmp_path: Path) -> None:
+    scene = load_scene(make_capture(tmp_path / "made"))
+    moved = in_frame(scene, np.eye(4))
+    scale = float(np.cbrt(np.linalg.det(scene.source_from_world[:3, :3])))
+    assert not 0.8 < scale < 1.25, "the capture's unit says nothing"
+    here, there = scene.views[0].camera, moved.views[0].camera
+    depths = here.near * torch.tensor([0.9, 0.99, 1.01, 1.1, scale, 1 / scale])
+    means = here.centre + depths[:, None] * here.world_to_camera[2, :3]
+    count = len(means)
+    gaussians = Gaussians(
+        means,
+        torch.full((count, 3), -7.0),
+        torch.eye(4)[:1].repeat(count, 1),
+        torch.zeros(count),
+        torch.zeros(count, 1, 3),
+    )
+    shown = flattened(gaussians, here).visible
+    assert shown.tolist() == [depth > here.near for depth in depths.tolist()]
+    assert torch.equal(flattened(transformed(gaussians, scene.source_from_world), there).visible, shown)
 
 
 def test_cameras_are_found_where_the_trainer_leaves_them(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from anchorfield.app.edit.operations import Kind
 from anchorfield.app.edit.selecting import attribute, depths, pixels, reduced
 from anchorfield.renderer.cameras import Camera, focus
 from anchorfield.renderer.errors import UsageError
-from anchorfield.renderer.splatting import NEAR, splat
+from anchorfield.renderer.splatting import splat
 from anchorfield.renderer.types import PARAMETERS, Gaussians
 
 CAMERAS = 48  # looked through, at most
@@ -63,7 +63,7 @@ def _in_free_space(gaussians: Gaussians, shown: Tensor, cameras: Sequence[Camera
     for camera in cameras:
         depth = _smooth(depths(gaussians, shown, camera))
         x, y, z = pixels(gaussians.means, camera)
-        inside = np.flatnonzero((x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height) & (z > NEAR))
+        inside = np.flatnonzero((x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height) & (z > camera.near))
         behind = depth[y[inside].astype(np.int64) // EVERY, x[inside].astype(np.int64) // EVERY]
         known = np.isfinite(behind)
         inside, behind = inside[known], behind[known]
@@ -145,6 +145,8 @@ def _outside(gaussians: Gaussians, cameras: Sequence[Camera]) -> Tensor:
     for camera in cameras:
         x, y, z = pixels(gaussians.means, camera)
         near = 0.1 * camera.width  # a Gaussian reaches into pictures that its centre misses
-        within = (x >= -near) & (x < camera.width + near) & (y >= -near) & (y < camera.height + near) & (z > NEAR)
+        within = (
+            (x >= -near) & (x < camera.width + near) & (y >= -near) & (y < camera.height + near) & (z > camera.near)
+        )
         seen |= torch.from_numpy(within)
     return torch.where(seen, strength, 0.02)

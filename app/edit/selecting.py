@@ -11,7 +11,7 @@ from torch import Tensor
 from anchorfield.app.edit.operations import Attribute, Mode
 from anchorfield.app.edit.values import Points, Quaternion, Vector
 from anchorfield.renderer.cameras import Camera
-from anchorfield.renderer.splatting import NEAR, splat
+from anchorfield.renderer.splatting import splat
 from anchorfield.renderer.types import SH_C0, Gaussians
 
 FRONT_PIXELS = 400  # of the longer side of the depth map that tells what is in front
@@ -32,18 +32,18 @@ def joined(before: Tensor, taken: Tensor, mode: Mode) -> Tensor:
 
 
 def pixels(means: Tensor, camera: Camera) -> tuple[Array, Array, Array]:
-    """Where centres [N, 3] show: column, row and depth [N] each; column and row mean nothing before NEAR."""
+    """Where centres [N, 3] show: column, row and depth [N] each; column and row mean nothing if that is too near."""
     pose = camera.world_to_camera.detach().cpu().double().numpy()
     local = pose[:3, :3] @ means.detach().cpu().numpy().T.astype(np.float64) + pose[:3, 3:]
     z = local[2]
-    safe = np.where(z > NEAR, z, 1.0)
+    safe = np.where(z > camera.near, z, 1.0)
     return camera.fx * local[0] / safe + camera.cx, camera.fy * local[1] / safe + camera.cy, z
 
 
 def rectangle(means: Tensor, camera: Camera, x0: float, y0: float, x1: float, y1: float) -> Tensor:
     """Centres that show between two corners, borders included."""
     x, y, z = pixels(means, camera)
-    inside = (x >= min(x0, x1)) & (x <= max(x0, x1)) & (y >= min(y0, y1)) & (y <= max(y0, y1)) & (z > NEAR)
+    inside = (x >= min(x0, x1)) & (x <= max(x0, x1)) & (y >= min(y0, y1)) & (y <= max(y0, y1)) & (z > camera.near)
     return torch.from_numpy(inside)
 
 
@@ -55,7 +55,7 @@ def lasso(means: Tensor, camera: Camera, points: Points) -> Tensor:
     x, y, z = pixels(means, camera)
     line = np.array(points)
     low, high = line.min(0), line.max(0)
-    near = np.flatnonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]) & (z > NEAR))
+    near = np.flatnonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]) & (z > camera.near))
     near = near[np.argsort(y[near], kind="stable")]
     rows, columns, odd = y[near], x[near], np.zeros(len(near), np.bool_)
     for (ax, ay), (bx, by) in zip(line, np.roll(line, -1, axis=0), strict=True):
@@ -77,7 +77,7 @@ def brush(means: Tensor, camera: Camera, points: Points, radius: float) -> Tenso
     if np.ptp(line[:, 0]) > np.ptp(line[:, 1]):
         x, y, line = y, x, line[:, ::-1]
     low, high = line.min(0) - radius, line.max(0) + radius
-    near = np.flatnonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]) & (z > NEAR))
+    near = np.flatnonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]) & (z > camera.near))
     near = near[np.argsort(y[near], kind="stable")]
     rows, columns, touched = y[near], x[near], np.zeros(len(near), np.bool_)
     for a, b in zip(line, line[1:] if len(line) > 1 else line, strict=False):
@@ -102,7 +102,7 @@ def in_front(gaussians: Gaussians, shown: Tensor, camera: Camera) -> Tensor:
     Where the picture is mostly transparent, all counts as in front.
     """
     x, y, z = pixels(gaussians.means, camera)
-    inside = (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height) & (z > NEAR)
+    inside = (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height) & (z > camera.near)
     small = reduced(camera, FRONT_PIXELS)
     depth = depths(gaussians, shown, small)
     column = np.clip(x * (small.width / camera.width), 0, small.width - 1).astype(np.int64)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, get_args
 import numpy as np
 import torch
 
-from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.cameras import NEAR, Camera
 from anchorfield.renderer.errors import UsageError
 
 Vector: TypeAlias = tuple[float, float, float]
@@ -87,7 +87,9 @@ def _camera(value: Any, where: str) -> Camera:
     """A camera, or the object that describes one."""
     if isinstance(value, Camera):
         value = plain(value)
-    names = ("world_to_camera", "fx", "fy", "cx", "cy", "width", "height")
+    names = ("world_to_camera", "fx", "fy", "cx", "cy", "width", "height", "near")
+    if isinstance(value, Mapping):
+        value = {"near": NEAR, **value}  # scripts of before there was one are without
     if not isinstance(value, Mapping) or set(value) != set(names):
         raise UsageError(f"{where}: expected an object with {', '.join(names)}, got {short(value)}")
     pose = torch.tensor(_matrix(value["world_to_camera"], f"{where}.world_to_camera"), dtype=torch.float32)
@@ -95,14 +97,14 @@ def _camera(value: Any, where: str) -> Camera:
     if not torch.allclose(rotation @ rotation.T, torch.eye(3).double(), rtol=0, atol=1e-3):
         raise UsageError(f"{where}.world_to_camera: expected a rotation and a translation, without scale or shear")
     numbers = {name: _number(value[name], f"{where}.{name}") for name in names[1:]}
-    for name in ("fx", "fy"):
+    for name in ("fx", "fy", "near"):
         if numbers[name] <= 0:
             raise UsageError(f"{where}.{name}: expected more than 0, got {numbers[name]:g}")
     for name in ("width", "height"):
         if not 1 <= numbers[name] <= MOST_PIXELS or numbers[name] % 1:
             raise UsageError(f"{where}.{name}: expected a whole number, 1 to {MOST_PIXELS}, got {numbers[name]:g}")
     size = (int(numbers["width"]), int(numbers["height"]))
-    return Camera(pose, numbers["fx"], numbers["fy"], numbers["cx"], numbers["cy"], *size)
+    return Camera(pose, numbers["fx"], numbers["fy"], numbers["cx"], numbers["cy"], *size, numbers["near"])
 
 
 CONVERTERS: dict[Any, Callable[[Any, str], Any]] = {
@@ -120,7 +122,7 @@ CONVERTERS: dict[Any, Callable[[Any, str], Any]] = {
 def plain(value: Any) -> Any:
     """`value` as JSON knows it; nothing is rounded."""
     if isinstance(value, Camera):
-        names = ("fx", "fy", "cx", "cy", "width", "height")
+        names = ("fx", "fy", "cx", "cy", "width", "height", "near")
         pose = value.world_to_camera.detach().cpu().double().tolist()
         return {"world_to_camera": pose} | {name: getattr(value, name) for name in names}
     return [plain(entry) for entry in value] if isinstance(value, tuple) else value

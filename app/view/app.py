@@ -202,7 +202,7 @@ class Viewer:
     def camera(self, client: int) -> Camera:
         """What a client sees now, in the training frame."""
         pose = self.client(client).camera
-        return frame.camera_of(pose, pose.image_width, pose.image_height)
+        return frame.camera_of(pose, pose.image_width, pose.image_height, self.document.near)
 
     def fly(self, client: int, camera: Camera) -> None:
         """Move a client's camera to `camera` (of the training frame) so that all of its picture is visible."""
@@ -338,7 +338,7 @@ class Viewer:
     def _ask(self, handle: viser.ClientHandle) -> None:
         pose = handle.camera
         try:
-            camera = frame.camera_of(pose, pose.image_width, pose.image_height)
+            camera = frame.camera_of(pose, pose.image_width, pose.image_height, self.document.near)
         except ValueError as problem:
             self.notify(f"This camera is ignored: {problem}", "warning", handle.client_id)
             return

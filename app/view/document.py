@@ -17,7 +17,7 @@ from anchorfield.app import placement as placements
 from anchorfield.app.placement import Placement
 from anchorfield.app.run import CONFIG, Run
 from anchorfield.methods import HasGaussians, Model
-from anchorfield.renderer.cameras import Camera
+from anchorfield.renderer.cameras import NEAR, Camera
 from anchorfield.renderer.errors import AnchorfieldError, DataError, UsageError
 from anchorfield.renderer.splatting import splat
 from anchorfield.renderer.types import Frame, Gaussians
@@ -142,6 +142,12 @@ class Document:
             if self.run is not None and self.run.folder is not None:
                 return torch.tensor(self.run.status["scene"]["background"], dtype=torch.float32)
             return torch.zeros(3)
+
+    @property
+    def near(self) -> float:
+        """How near to a camera something shows, in units of the training frame."""
+        with self._lock:
+            return self._scene.views[0].camera.near if self._scene is not None else NEAR
 
     @property
     def placement(self) -> Placement:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from viser.transforms import SO3
 
-from anchorfield.renderer.cameras import Camera, focus
+from anchorfield.renderer.cameras import NEAR, Camera, focus
 
 VIEW_SCALE = 10.0
 WIDEST = math.radians(170)  # field of view that is believed of a browser
@@ -53,7 +53,7 @@ def to_local(position: ArrayLike) -> Vector:
     return np.asarray(position, dtype=np.float64) / VIEW_SCALE
 
 
-def camera_of(pose: Pose, width: int, height: int) -> Camera:
+def camera_of(pose: Pose, width: int, height: int, near: float = NEAR) -> Camera:
     """What a browser's camera sees, as a `width` x `height` camera of the training frame.
 
     Raises ValueError where the browser reports something that is no camera.
@@ -69,7 +69,7 @@ def camera_of(pose: Pose, width: int, height: int) -> Camera:
     world_to_camera[:3, 3] = -rotation.T @ to_local(position)
     focal = height / 2 / math.tan(fov / 2)
     pose_matrix = torch.from_numpy(world_to_camera).float()
-    return Camera(pose_matrix, focal, focal, width / 2, height / 2, width, height)
+    return Camera(pose_matrix, focal, focal, width / 2, height / 2, width, height, near)
 
 
 def place(camera: Camera) -> tuple[Vector, Vector]:

@@ -115,7 +115,7 @@ def pointer_of(viewer: Viewer) -> Pointer:
 def camera_of(viewer: Viewer, gesture: Gesture) -> Camera:
     """The camera of the training frame through which a gesture was drawn, in CSS pixels."""
     pose = viewer.client(gesture.client_id).camera
-    return frame.camera_of(pose, max(1, round(gesture.width)), max(1, round(gesture.height)))
+    return frame.camera_of(pose, max(1, round(gesture.width)), max(1, round(gesture.height)), viewer.document.near)
 
 
 def pixels_of(gesture: Gesture, camera: Camera) -> list[tuple[float, float]]:
