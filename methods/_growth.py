@@ -51,7 +51,7 @@ class _Round(NamedTuple):
 class Growth:
     """How anchors come and go (Lu et al. 2024, section 3.3)."""
 
-    threshold: float = 0.0001
+    threshold: float = 0.00005
     """Mean gradient of a projected mean, in half-image units, above which an anchor is added there."""
     patience: float = 0.4
     """Share of the steps between two rounds that must have seen a Gaussian before it can add an anchor."""

@@ -192,7 +192,7 @@ class Sags:
     """Rows of a level of the hash grid, as a power of two from 8 to 19; 0 chooses from the cap."""
     drop: float = 0.0
     """Share of the points that a step leaves out where photographs are few: up to 12; none from 24."""
-    growth: Growth = field(default_factory=Growth)
+    growth: Growth = field(default_factory=lambda: Growth(threshold=0.0001))
     """How points come and go."""
     rates: Rates = field(default_factory=Rates)
     """Learning rates."""

@@ -34,7 +34,7 @@ from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.errors import UsageError
 from anchorfield.scenes.scene import Scene
 
-PER_PIXEL = 0.135  # anchors per pixel of a view, at most
+PER_PIXEL = 0.17  # anchors per pixel of a view, at most
 FIRST_SHARE = 0.5  # of the cap, from which growth starts
 FINEST = 4  # cells of the grid between two neighbouring points
 SETTLED = 0.3  # what is left at the end of rates that the original method keeps constant
@@ -91,7 +91,7 @@ class ScaffoldGs:
     """Side of the grid's cells in units of the cameras' ball; 0 chooses from the points."""
     features: int = 32
     """Numbers that describe an anchor."""
-    offsets: int = 10
+    offsets: int = 5
     """Gaussians of an anchor, 1 to 16."""
     distance: bool = False
     """Let the heads know the distance to the camera."""

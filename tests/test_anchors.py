@@ -85,7 +85,9 @@ def test_idle_anchors_go_with_all_that_is_theirs(sample_scene: Scene) -> None:
     assert torch.equal(model.features.detach(), before[kept])
     assert torch.equal(fit.optimiser.moments["features"][0], moment[kept])
     assert fit.optimiser.parameters["features"] is model.features
-    assert torch.equal(fit.memory["gradient_sum"][5 * offsets : 6 * offsets], torch.arange(60, 70).float())
+    assert torch.equal(
+        fit.memory["gradient_sum"][5 * offsets : 6 * offsets], torch.arange(6 * offsets, 7 * offsets).float()
+    )
     assert int(fit.memory["seen_count"].count_nonzero()) == 1, "only those who were not judged are remembered"
 
 
