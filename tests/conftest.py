@@ -35,7 +35,7 @@ def one_torch_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
+def browser_process() -> Iterator[Browser]:
     """One browser for all tests: a process takes one at a time. Where there is none they are skipped."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: the viewer is not tested in a browser (Debian: apt install chromium)")
@@ -45,6 +45,14 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def chromium(browser_process: Browser) -> Iterator[Browser]:
+    """A browser whose pages are closed after each module: they would draw on, on a core of the tests that follow."""
+    yield browser_process
+    for context in browser_process.contexts:
+        context.close()
 
 
 @pytest.fixture(scope="session")
