@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from anchorfield.app.edit.operations import Kind
-from anchorfield.app.edit.selecting import attribute, depths, pixels, reduced
+from anchorfield.app.edit.selecting import attribute, depths, in_picture, pixels, reduced
 from anchorfield.renderer.cameras import Camera, focus
 from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.splatting import splat
@@ -63,7 +63,7 @@ def _in_free_space(gaussians: Gaussians, shown: Tensor, cameras: Sequence[Camera
     for camera in cameras:
         depth = _smooth(depths(gaussians, shown, camera))
         x, y, z = pixels(gaussians.means, camera)
-        inside = np.flatnonzero((x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height) & (z > camera.near))
+        inside = np.flatnonzero(in_picture((x, y, z), camera))
         behind = depth[y[inside].astype(np.int64) // EVERY, x[inside].astype(np.int64) // EVERY]
         known = np.isfinite(behind)
         inside, behind = inside[known], behind[known]
@@ -143,10 +143,6 @@ def _outside(gaussians: Gaussians, cameras: Sequence[Camera]) -> Tensor:
     strength = _falling(far.clamp_min(1e-9).log(), math.log(8), math.log(0.7))
     seen = torch.zeros(len(gaussians), dtype=torch.bool)
     for camera in cameras:
-        x, y, z = pixels(gaussians.means, camera)
-        near = 0.1 * camera.width  # a Gaussian reaches into pictures that its centre misses
-        within = (
-            (x >= -near) & (x < camera.width + near) & (y >= -near) & (y < camera.height + near) & (z > camera.near)
-        )
-        seen |= torch.from_numpy(within)
+        margin = 0.1 * camera.width  # a Gaussian reaches into pictures that its centre misses
+        seen |= torch.from_numpy(in_picture(pixels(gaussians.means, camera), camera, margin))
     return torch.where(seen, strength, 0.02)

@@ -40,6 +40,14 @@ def pixels(means: Tensor, camera: Camera) -> tuple[Array, Array, Array]:
     return camera.fx * local[0] / safe + camera.cx, camera.fy * local[1] / safe + camera.cy, z
 
 
+def in_picture(found: tuple[Array, Array, Array], camera: Camera, margin: float = 0.0) -> Mask:
+    """Which of the `pixels` found, bool [N], show in the picture or within a margin of so many pixels around it."""
+    x, y, z = found
+    across, down = (-margin <= x) & (x < camera.width + margin), (-margin <= y) & (y < camera.height + margin)
+    shown: Mask = across & down & (z > camera.near)
+    return shown
+
+
 def rectangle(means: Tensor, camera: Camera, x0: float, y0: float, x1: float, y1: float) -> Tensor:
     """Centres that show between two corners, borders included."""
     x, y, z = pixels(means, camera)
@@ -102,7 +110,7 @@ def in_front(gaussians: Gaussians, shown: Tensor, camera: Camera) -> Tensor:
     Where the picture is mostly transparent, all counts as in front.
     """
     x, y, z = pixels(gaussians.means, camera)
-    inside = (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height) & (z > camera.near)
+    inside = in_picture((x, y, z), camera)
     small = reduced(camera, FRONT_PIXELS)
     depth = depths(gaussians, shown, small)
     column = np.clip(x * (small.width / camera.width), 0, small.width - 1).astype(np.int64)
