@@ -158,15 +158,15 @@ def _surface(model: object, views: Sequence[DepthView], where: Region, settings:
         return model.mesh()
     if isinstance(model, HasDistance):
         return (yield from _of_field(model.distance, where))
-    if isinstance(model, HasDensity):
-        level = math.log(2) / (HALF_ABSORBED * where.voxel * max(where.cells))
-        density = model.density
-        return (yield from _of_field(lambda points: 1 - density(points) / level, where))
     volume = Volume(where, views)
     for done in fusing(volume, views):
         yield RENDERED + (FUSED - RENDERED) * done / len(views), f"view {done} of {len(views)} fused"
     yield FUSED, "finding the surface"
-    mesh = volume.surface()
+    if isinstance(model, HasDensity):
+        level, density = math.log(2) / (HALF_ABSORBED * where.voxel * max(where.cells)), model.density
+        mesh = yield from _of_field(lambda points: 1 - density(points) / level, where)
+    else:
+        mesh = volume.surface()
     agreed = volume.agreeing(mesh.vertices) >= min(settings.agreeing, max(1, len(views) // 3))
     return without_weak_patches(mesh, agreed)
 
@@ -178,7 +178,7 @@ def _of_field(field: Callable[[Tensor], Tensor], where: Region) -> Extraction:
     for done, mesh in enumerate(steps, 1):
         if mesh is not None:
             return mesh
-        yield RENDERED + (FUSED - RENDERED) * done / tiles, f"part {done} of {tiles} asked"
+        yield FUSED + (FOUND - FUSED) * done / tiles, f"part {done} of {tiles} asked"
     raise AssertionError("field_surface ends with a mesh")
 
 

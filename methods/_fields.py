@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from anchorfield.cuda_ext.marching import OccupancyLayout
 from anchorfield.methods._initial import BACKDROP_FAR, focus_distance, random_points
 from anchorfield.methods._method import Model
 from anchorfield.renderer.cameras import Camera, focus
 from anchorfield.renderer.fields import RadianceField
 from anchorfield.renderer.occupancy import OccupancyGrid, Space
-from anchorfield.renderer.raymarching import UnitRays, render_strips
+from anchorfield.renderer.proposals import Proposals
+from anchorfield.renderer.raymarching import Seen, UnitRays, render_strips, see, trace
 from anchorfield.renderer.rays import camera_rays, spread_of
 from anchorfield.renderer.types import Frame, stacked
 from anchorfield.scenes.scene import Scene
@@ -26,6 +26,7 @@ NEAR = 0.05  # where rays begin, in distances from the cameras to what they look
 MARGIN = 1.1  # of the cube around an object
 HULL_POINTS = 20000  # random points that tell where an object with alpha is
 LEAST_POINTS = 100  # of them, below which they say too little
+CASCADES = 1 + math.ceil(math.log2(2 * BACKDROP_FAR))  # of space that has no end
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def region_of(scene: Scene, random: torch.Generator) -> Region:
             low, high = points.amin(0), points.amax(0)
             return Region(Space((low + high) / 2, MARGIN * float((high - low).max())), 1, near)
     centre = focus([scene.views[i].camera for i in scene.train]).float()
-    return Region(Space(centre, distance), 1 + math.ceil(math.log2(2 * BACKDROP_FAR)), near)
+    return Region(Space(centre, distance), CASCADES, near)
 
 
 def has_alpha(scene: Scene) -> bool:
@@ -112,13 +113,17 @@ class Beams:
         distances: Tensor = (points - self.centres[drawn]).norm(dim=1)
         return self.spreads[drawn] * distances
 
+    def around(self, count: int, reach: float, random: torch.Generator) -> Tensor:
+        """Points [count, 3] around cameras drawn at random: normally distributed, `reach` far about each axis."""
+        drawn = torch.randint(len(self.centres), (count,), generator=random)
+        return self.centres[drawn] + reach * torch.randn(count, 3, generator=random)
+
 
 class FieldModel(Model):
-    """A radiance field with the grid of what is occupied, and what was learnt of the photographs themselves."""
+    """A radiance field with what says where to sample it, and what was learnt of the photographs themselves."""
 
     space: Tensor
     near: Tensor
-    step: Tensor
     background: Tensor
     codes: nn.Parameter | None  # [T, A] appearance of the training photographs
     moves: nn.Parameter | None  # [T, 6] of their cameras: a turn as a rotation vector, and a way in the unit cube
@@ -127,31 +132,34 @@ class FieldModel(Model):
         self,
         field: RadianceField,
         region: Region,
-        layout: OccupancyLayout,
+        sampler: OccupancyGrid | Proposals,  # of where rays are sampled
         background: Tensor,
         codes: Tensor | None = None,
         moves: Tensor | None = None,
     ):
         super().__init__()
-        self.field, self.layout = field, layout
-        self.grid = OccupancyGrid(layout)
+        self.field, self.cascades = field, region.cascades
+        self.grid = sampler if isinstance(sampler, OccupancyGrid) else None
+        self.proposals = sampler if isinstance(sampler, Proposals) else None
         self.codes = None if codes is None else nn.Parameter(codes)
         self.moves = None if moves is None else nn.Parameter(moves)
         self.register_buffer("space", torch.cat([region.space.centre, torch.tensor([region.space.side])]))
         self.register_buffer("near", torch.tensor(region.near))
-        self.register_buffer("step", torch.tensor(layout.smallest_step, dtype=torch.float64))
+        if self.grid:
+            self.register_buffer("step", torch.tensor(self.grid.layout.smallest_step, dtype=torch.float64))
         self.register_buffer("background", background.clone())
 
     @property
     def training_tensors(self) -> frozenset[str]:
         """What rays do not need, which march by the bits."""
-        learning = {"grid.density", *(f"field.encoding.{name}" for name in self.field.encoding.learning)}
+        learning = {f"field.encoding.{name}" for name in self.field.encoding.learning}
+        learning |= set() if self.grid is None else {"grid.density"}
         return frozenset(learning if self.moves is None else learning | {"moves"})
 
     @property
     def region(self) -> Region:
         """Where the field lives."""
-        return Region(Space(self.space[:3], float(self.space[3])), self.layout.cascades, float(self.near))
+        return Region(Space(self.space[:3], float(self.space[3])), self.cascades, float(self.near))
 
     def render(self, camera: Camera) -> Frame:
         """The view from `camera`."""
@@ -160,17 +168,14 @@ class FieldModel(Model):
     def strips(self, camera: Camera, rows: int) -> Iterator[Frame]:
         """The view from `camera` in strips of `rows` rows, from top to bottom; its appearance is the mean."""
         region = self.region
-        yield from render_strips(
-            self.field,
-            camera,
-            rows,
-            region.space,
-            self.grid.bits,
-            self.layout,
-            region.near,
-            self.background,
-            None if self.codes is None else self.codes.detach().mean(0),
-        )
+        code = None if self.codes is None else self.codes.detach().mean(0)
+        yield from render_strips(self._seen, camera, rows, region.space, region.near, self.background, code)
+
+    def _seen(self, rays: UnitRays) -> Seen:
+        if self.grid:
+            return see(self.field, rays, self.grid.bits, self.grid.layout)
+        assert self.proposals, "a model has either"
+        return trace(self.field, rays, self.proposals(rays).samples).seen
 
     def as_taken(self, rays: UnitRays, view: Tensor) -> UnitRays:
         """The rays of photographs `view` [R] as their cameras are believed to stand, and with their appearance."""
@@ -183,7 +188,7 @@ class FieldModel(Model):
         """Share of the light that is absorbed per unit of length [N] at world points [N, 3]; 0 outside of all cubes."""
         space = self.region.space
         positions = space.to_unit(points)
-        reach = 2 ** (self.layout.cascades - 1) / 2
+        reach = 2 ** (self.cascades - 1) / 2
         inside = ((positions - 0.5).abs() <= reach).all(1)
         return torch.where(inside, self.field.density(positions) / space.side, 0)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,33 +19,29 @@ from torch.nn.functional import huber_loss
 from anchorfield.cuda_ext.hash_grid import HashGrid
 from anchorfield.cuda_ext.marching import OccupancyLayout
 from anchorfield.cuda_ext.mlp import WIDTHS
-from anchorfield.cuda_ext.rays import distortion
-from anchorfield.methods._fields import VIEWS, Beams, FieldModel, Region, draw, region_of
+from anchorfield.methods._fields import CASCADES, Beams, FieldModel, Region, draw, region_of
 from anchorfield.methods._method import Fit, State, check_choices, check_ranges
+from anchorfield.methods._sampling import FINE, LEAST_RAYS, Marching, Proposing, Sampler
 from anchorfield.renderer.adam import Adam
 from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.encodings import Encoding
 from anchorfield.renderer.fields import RadianceField
-from anchorfield.renderer.occupancy import Space, is_due
-from anchorfield.renderer.raymarching import Rendered, trace
+from anchorfield.renderer.occupancy import OccupancyGrid, Space
+from anchorfield.renderer.proposals import Proposals
 from anchorfield.scenes.scene import Scene
 
-LOOKS = 2  # cells that are asked in an update of what is occupied, for every sample of a step
 HUBER = 0.1  # difference of colours from which on the loss is linear
-LEAST_RAYS, MOST_RAYS = 4 * VIEWS, 2**18
 STEPS_PER_PIXEL = 2.5  # of a photograph's longer side: one for each costs 2 dB
+VOXELS = 128  # along an axis, unless told otherwise
 LEAST_STEPS, MOST_STEPS = 256, 1024  # along the unit cube's diagonal, unless told otherwise
 MOST_DIAGONAL = 4096  # of these steps, by any setting
-LEAST_SAMPLES, MOST_SAMPLES = 2**14, 2**17  # of a step, unless told otherwise
+LEAST_SAMPLES, MOST_SAMPLES, MOST_PROPOSED = 2**14, 2**17, 3 * 2**14  # of a step, unless told otherwise
 LAST_RATE = 0.03  # of the learning rate, at the end
 MOVING, LAST_MOVING = 6e-4, 0.03  # rate of the cameras, in radians and sides of the unit cube, and its share at the end
 FALLING = 0.4  # of the budget, after which rates fall
-COARSE = ((4, 0.05), (2, 0.2))  # by how much steps are longer until a share of the budget is spent
-FINE = COARSE[-1][1]  # of the budget, after which they are no longer
-CULLED = 0.1  # of the budget, after which samples behind opaque ones are left out
-CONE = 1 / 128  # length of a step over its distance, where there are cascades
-FOG = 0.01  # weight of how far apart along rays what they see lies, where space has no end; rises while steps are long
+CONE = 1 / 128  # length of a step over its distance, in checkpoints from when endless space was marched through
 WARM_UP = 10  # steps in which rates rise
+PROPOSAL_WEIGHTS, PROPOSAL_TABLES = 0.2, 0.3  # rates of proposals over the field's: at its own they fall apart
 ENCODING = "field.encoding."  # begins the names of the encoding's parameters
 
 
@@ -91,11 +87,11 @@ class Ngp(ABC):
     width: int = 64
     """Units of the hidden layers: 16, 32, 64 or 128."""
     samples: int = 0
-    """Samples of a step, about; 0: two for each pixel of a photograph, 16,384 to 131,072."""
+    """Samples of a step, about; 0: two for each pixel, 16,384 to 131,072 (without alpha 49,152)."""
     diagonal: int = 0
-    """Samples along the diagonal of the full unit cube; 0: 2.5 for each pixel of a photograph's side, 256 to 1024."""
+    """Samples along an object's diagonal; 0: 2.5 for each pixel of a photograph's side, 256 to 1024."""
     voxels: int = 0
-    """Voxels along an axis of the grid of what is occupied, a power of two; 0: 128 for objects with alpha, else 64."""
+    """Voxels along an axis of the grid of what an object occupies, a power of two; 0: 128."""
     rate: float = 1e-2
     """Learning rate; falls to a thirtieth."""
     appearance: int = 0
@@ -131,49 +127,46 @@ class Ngp(ABC):
             model = self.restore(resume)
             fit = Fit(model, self._optimiser(model), random).resume(resume)
         else:
-            region = region_of(scene, random)
-            layout = self._occupancy(region, scene.views[scene.train[0]].camera)
-            model = self._model(region, layout, torch.tensor(scene.background), random, len(scene.train))
-            cameras = [scene.views[i].camera for i in scene.train]
-            model.grid.mark_unseen(cameras, region.space)
+            model = self._first(scene, random)
             fit = Fit(model, self._optimiser(model), random, memory={"rays": LEAST_RAYS})
         yield from self._steps(scene, fit, model)
 
+    def _first(self, scene: Scene, random: torch.Generator) -> FieldModel:
+        """The model to begin with; where space has an end, its grid knows already what no two photographs show."""
+        region, cameras = region_of(scene, random), [scene.views[i].camera for i in scene.train]
+        if region.cascades > 1:
+            return self._model(region, Proposals(random), torch.tensor(scene.background), random, len(cameras))
+        grid = OccupancyGrid(self._occupancy(cameras[0]))
+        grid.mark_unseen(cameras, region.space)
+        return self._model(region, grid, torch.tensor(scene.background), random, len(cameras))
+
     def _steps(self, scene: Scene, fit: Fit, model: FieldModel) -> Iterator[Fit]:
         """Steps for ever from a fit that is ready."""
-        region, fixed, samples = model.region, torch.tensor(scene.background), self._samples(scene)
-        encoding, beams = model.field.encoding, Beams(scene, region)
-
-        def density(points: Tensor) -> Tensor:
-            return model.field.density(points, beams.widths(points, fit.random))
-
+        region, samples = model.region, self._samples(scene, model)
+        encoding, sampler = model.field.encoding, self._sampler(model, samples, Beams(scene, region), fit.random)
         while True:
             encoding.begin_step(fit.progress, fit.random)
-            if is_due(fit.step):
-                model.grid.update(density, LOOKS * samples, fit.random)
             fit.optimiser.rates = self._rates(fit, encoding)
             batch = draw(scene, int(fit.memory["rays"]), region, fit.random)
             count = len(batch.rays)
-            jitter = torch.rand(count, generator=fit.random)
-            seen = trace(
-                model.field,
-                model.as_taken(batch.rays, batch.view),
-                model.grid.bits,
-                _strides(model.layout, fit.progress),
-                jitter,
-                culled=fit.progress > CULLED,
-            )
-            background = fixed if batch.alpha is None else torch.rand(count, 3, generator=fit.random)
-            colour = seen.colour + seen.light[:, None] * background
+            found, extra = sampler.look(fit, model.as_taken(batch.rays, batch.view))
+            background = torch.rand(count, 3, generator=fit.random)
+            colour = found.seen.colour + found.seen.light[:, None] * background
             difference = huber_loss(colour, batch.over(background), reduction="none", delta=HUBER).mean(1)
             penalty = encoding.penalty()
-            extra = {} if penalty is None else {"penalty": penalty}
-            if model.layout.cascades > 1:
-                extra["fog"] = FOG * min(1.0, fit.progress / FINE) * _spread_along(seen)
+            extra |= {} if penalty is None else {"penalty": penalty}
             fit.descend(colour=(difference * batch.counts).mean(), **extra)
             encoding.end_step()
-            fit.memory["rays"] = _rays(count, len(seen.weights), samples)
+            fit.memory["rays"] = sampler.rays(count, found)
             yield fit
+
+    def _sampler(self, model: FieldModel, samples: int, beams: Beams, random: torch.Generator) -> Sampler:
+        if model.proposals:
+            return Proposing(model.field, model.proposals, samples, beams)
+        assert model.grid, "a model has either"
+        return Marching(
+            model.field, model.grid, samples, lambda points: model.field.density(points, beams.widths(points, random))
+        )
 
     def _rates(self, fit: Fit, encoding: Encoding) -> dict[str, float | Tensor]:
         """The learning rate of each parameter."""
@@ -182,20 +175,27 @@ class Ngp(ABC):
         rates: dict[str, float | Tensor] = dict.fromkeys(fit.optimiser.parameters, rate)
         if self.refine:  # once there is something to stand before
             rates["moves"] = MOVING * float(LAST_MOVING**fit.progress) if fit.progress >= FINE else 0.0
+        for name in rates:
+            if name.startswith("proposals."):
+                rates[name] = rate * (PROPOSAL_WEIGHTS if name.endswith(".weights") else PROPOSAL_TABLES)
         return rates | {ENCODING + name: factor * rate for name, factor in encoding.rates().items()}
 
-    def _samples(self, scene: Scene) -> int:
+    def _samples(self, scene: Scene, model: FieldModel) -> int:
         camera = scene.views[scene.train[0]].camera
-        return self.samples or max(LEAST_SAMPLES, min(MOST_SAMPLES, 2 * camera.width * camera.height))
+        most = MOST_PROPOSED if model.proposals else MOST_SAMPLES
+        return self.samples or max(LEAST_SAMPLES, min(most, 2 * camera.width * camera.height))
 
     def restore(self, state: State) -> FieldModel:
         """The model of a checkpoint."""
         saved = state["model"]
-        cascades, eighths = saved["grid.bits"].shape
+        cascades = CASCADES
+        sampler: OccupancyGrid | Proposals = Proposals()
+        if "grid.bits" in saved:
+            cascades, eighths = saved["grid.bits"].shape
+            sampler = OccupancyGrid(_layout(cascades, round((8 * eighths) ** (1 / 3)), float(saved["step"])))
         region = Region(Space(saved["space"][:3], float(saved["space"][3])), cascades, float(saved["near"]))
-        layout = _layout(cascades, round((8 * eighths) ** (1 / 3)), float(saved["step"]))
         taken = len(saved.get("codes", saved.get("moves", ())))
-        model = self._model(region, layout, saved["background"], None, taken)
+        model = self._model(region, sampler, saved["background"], None, taken)
         first = model.state_dict()
         spare = {name: first[name] for name in model.training_tensors}  # a file to share leaves these out
         model.load_state_dict(spare | dict(saved))
@@ -204,23 +204,24 @@ class Ngp(ABC):
     def _model(
         self,
         region: Region,
-        occupancy: OccupancyLayout,
+        sampler: OccupancyGrid | Proposals,
         background: Tensor,
         random: torch.Generator | None,
         taken: int,  # training photographs
     ) -> FieldModel:
         codes = torch.zeros(taken, self.appearance) if self.appearance else None
         moves = torch.zeros(taken, 6) if self.refine else None
-        return FieldModel(self.field(region.cascades > 1, random), region, occupancy, background, codes, moves)
+        return FieldModel(self.field(region.cascades > 1, random), region, sampler, background, codes, moves)
 
-    def _occupancy(self, region: Region, camera: Camera) -> OccupancyLayout:
-        voxels = self.voxels or (128 if region.cascades == 1 else 64)
+    def _occupancy(self, camera: Camera) -> OccupancyLayout:
         fine = round(STEPS_PER_PIXEL * max(camera.width, camera.height))
         steps = self.diagonal or max(LEAST_STEPS, min(MOST_STEPS, fine))
-        return _layout(region.cascades, voxels, math.sqrt(3) / steps)
+        return _layout(1, self.voxels or VOXELS, math.sqrt(3) / steps)
 
     def _optimiser(self, model: FieldModel) -> Adam:
         touched = [ENCODING + name for name in model.field.encoding.touched]
+        if model.proposals:
+            touched += [f"proposals.fields.{i}.encoding.table" for i in range(len(model.proposals.fields))]
         return Adam(dict(model.named_parameters()), {}, touched=touched, betas=(0.9, 0.99))
 
 
@@ -228,23 +229,3 @@ def _layout(cascades: int, voxels: int, step: float) -> OccupancyLayout:
     longest = OccupancyLayout(voxels, cascades).largest_step
     shortest = math.sqrt(3) / MOST_DIAGONAL  # in a damaged file it may be anything
     return OccupancyLayout(voxels, cascades, max(shortest, min(step, longest)), CONE if cascades > 1 else 0.0)
-
-
-def _strides(layout: OccupancyLayout, progress: float) -> OccupancyLayout:
-    """Longer steps at first, when space is foggy and only coarse levels have learnt: more rays for as many samples."""
-    factor = next((factor for factor, share in COARSE if progress < share), 1)
-    return replace(
-        layout, smallest_step=min(factor * layout.smallest_step, layout.largest_step), cone=factor * (layout.cone or 0)
-    )
-
-
-def _spread_along(seen: Rendered) -> Tensor:
-    """How far apart what rays see lies, their mean; a distance t counts as t / (1 + t), so that space is finite."""
-    near, far = (t / (1 + t) for t in (seen.samples.t0, seen.samples.t1))
-    return distortion(seen.weights, near, far, seen.samples.starts).mean()
-
-
-def _rays(rays: int, samples: int, wanted: int) -> int:
-    """Rays of the next step, as many as need the samples that are wanted, where the last one's needed `samples`."""
-    fitting = min(rays * wanted / max(samples, 1), 2 * rays)  # a batch that hit little says little
-    return max(LEAST_RAYS, min(MOST_RAYS, round(fitting / VIEWS) * VIEWS))

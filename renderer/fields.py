@@ -16,16 +16,12 @@ from anchorfield.renderer.encodings import Encoding
 
 DIRECTION_DEGREE = 3  # 16 numbers of a direction
 LATENT = 16  # numbers that the density perceptron says; the first is the logarithm of the density, up to a constant
-# Logarithms of the density where the perceptron says 0: a little fog to start from (as nerfacc has it), and more of it
-# where space has no end: from little, fields before plain walls fill with fog instead of finding them.
-FIRST_LOG, FIRST_LOG_CONTRACTED = -1.0, 0.5
+FIRST_LOG = -1.0  # logarithm of the density where the perceptron says 0: a little fog to start from, as nerfacc has it
 GUARD = 64  # cells along an axis that remember which heads of a pyramid were trained there
 MOST_LOG = 15.0  # gradients of the exponential do not grow beyond
 
 
 class _Exponential(torch.autograd.Function):
-    """exp, whose gradient stays finite for large arguments."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
@@ -35,6 +31,12 @@ class _Exponential(torch.autograd.Function):
     def backward(ctx: Any, *v: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return v[0] * torch.exp(x.clamp(-MOST_LOG, MOST_LOG))
+
+
+def exponential(logarithm: Tensor) -> Tensor:
+    """exp, whose gradient stays finite for large arguments."""
+    result: Tensor = _Exponential.apply(logarithm)  # type: ignore[no-untyped-call]
+    return result
 
 
 class RadianceField(nn.Module):
@@ -53,7 +55,7 @@ class RadianceField(nn.Module):
     ):
         super().__init__()
         self.encoding, self.contracted = encoding, contracted
-        self.register_buffer("first_log", torch.tensor(FIRST_LOG_CONTRACTED if contracted else FIRST_LOG))
+        self.register_buffer("first_log", torch.tensor(FIRST_LOG))
         self.density_layout = MlpLayout(encoding.size, LATENT, width, hidden=1)
         self.colour_layout = MlpLayout(LATENT + (DIRECTION_DEGREE + 1) ** 2 + appearance, 3, width, hidden=2)
         self.density_weights = nn.Parameter(self.density_layout.initial(random))
@@ -77,8 +79,7 @@ class RadianceField(nn.Module):
 
     def density_of(self, latent: Tensor) -> Tensor:
         """Densities [N] of latents [N, 16]."""
-        density: Tensor = _Exponential.apply(latent[:, 0] + self.first_log)  # type: ignore[no-untyped-call]
-        return density
+        return exponential(latent[:, 0] + self.first_log)
 
     def _inside(self, positions: Tensor) -> Tensor:
         return contract(positions) if self.contracted else positions

@@ -1,10 +1,10 @@
-"""Images of radiance fields: rays, samples where space is occupied, and their compositing."""
+"""Images of radiance fields: rays, samples along them, and their compositing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,45 +41,48 @@ class UnitRays:
         return basis if self.code is None else torch.cat([basis, self.code], 1)
 
 
-@dataclass(frozen=True)
-class Rendered:
+class Seen(NamedTuple):
     """What rays see."""
 
     colour: Tensor  # [R, 3] without what lies behind
     light: Tensor  # [R] that passes, in [0, 1]
     distance: Tensor  # [R] sum of weight times distance
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What rays see, and in which steps."""
+
+    seen: Seen
     weights: Tensor  # [S]
     samples: Samples
 
 
-def trace(
-    field: RadianceField,
+def trace(field: RadianceField, rays: UnitRays, samples: Samples) -> Rendered:
+    """What rays see of a field in these steps, differentiable in it and in the rays."""
+    latent = field.latent(points_of(rays, samples), _widths(rays, samples))
+    colour = field.colour(latent, _of_samples(rays.view(), samples))
+    values = torch.cat([colour, samples.middles[:, None]], 1)
+    sums, light, weights = composite_rays(field.density_of(latent) * (samples.t1 - samples.t0), values, samples.starts)
+    return Rendered(Seen(sums[:, :3], light, sums[:, 3]), weights, samples)
+
+
+def marched(
     rays: UnitRays,
     bits: Tensor,
     layout: OccupancyLayout,
     jitter: Tensor,  # [R]
-    most: int = 1024,
-    culled: bool = False,
-) -> Rendered:
-    """Rays through a field, differentiable in it and in the rays.
-
-    With `culled`, the field is first asked for densities alone, and what lies behind opaque samples is left out.
-    """
+    most: int = 1024,  # of a ray
+) -> Samples:
+    """The steps of rays whose middles lie in occupied voxels."""
     far = torch.full_like(rays.near, torch.inf)
-    samples = march(rays.origins.detach(), rays.directions.detach(), rays.near, far, jitter, bits, layout, most)
-    if culled:
-        samples = in_light(field, rays, samples)
-    latent = field.latent(_points(rays, samples), _widths(rays, samples))
-    colour = field.colour(latent, _of_samples(rays.view(), samples))
-    values = torch.cat([colour, samples.middles[:, None]], 1)
-    sums, light, weights = composite_rays(field.density_of(latent) * (samples.t1 - samples.t0), values, samples.starts)
-    return Rendered(sums[:, :3], light, sums[:, 3], weights, samples)
+    return march(rays.origins.detach(), rays.directions.detach(), rays.near, far, jitter, bits, layout, most)
 
 
 @torch.no_grad()
 def in_light(field: RadianceField, rays: UnitRays, samples: Samples) -> Samples:
-    """The samples that light still reaches."""
-    optical = field.density(_points(rays, samples), _widths(rays, samples)) * (samples.t1 - samples.t0)
+    """The samples that light still reaches: the field is asked for densities alone."""
+    optical = field.density(points_of(rays, samples), _widths(rays, samples)) * (samples.t1 - samples.t0)
     dark = composite_rays(optical, optical[:, None], samples.starts)[2] == 0
     lit = ~dark | (optical == 0)  # what takes nothing has no weight either
     before = torch.cat([lit.new_zeros(1, dtype=torch.int32), lit.cumsum(0, dtype=torch.int32)])
@@ -106,7 +109,7 @@ def _of_samples(rows: Tensor, samples: Samples) -> Tensor:
     return repeated
 
 
-def _points(rays: UnitRays, samples: Samples) -> Tensor:
+def points_of(rays: UnitRays, samples: Samples) -> Tensor:
     """Where samples lie, [S, 3]."""
     return _of_samples(rays.origins, samples) + samples.middles[:, None] * _of_samples(rays.directions, samples)
 
@@ -118,17 +121,15 @@ def _widths(rays: UnitRays, samples: Samples) -> Tensor:
 
 @torch.no_grad()
 def render_strips(
-    field: RadianceField,
+    look: Callable[[UnitRays], Seen],
     camera: Camera,
     rows: int,
     space: Space,
-    bits: Tensor,
-    layout: OccupancyLayout,
     near: float,  # along the ray, in the world's units
     background: Tensor,  # [3]
     code: Tensor | None = None,  # [A]
 ) -> Iterator[Frame]:
-    """The view from `camera` in strips of `rows` rows from top to bottom."""
+    """The view from `camera` in strips of `rows` rows from top to bottom, of rays that `look`."""
     across = torch.arange(camera.width)
     for top in range(0, camera.height, rows):
         down = torch.arange(top, min(top + rows, camera.height))
@@ -137,7 +138,7 @@ def render_strips(
         close = torch.full((len(origins),), near / space.side)
         codes = None if code is None else code.expand(len(origins), -1)
         rays = UnitRays(space.to_unit(origins), directions, close, spread_of(camera, z_scale), codes)
-        colour, light, distance = _through(field, rays, bits, layout)
+        colour, light, distance = look(rays)
         alpha = 1 - light
         depth = distance / alpha.clamp_min(1e-6) * z_scale * space.side
         rgb = colour + light[:, None] * background
@@ -145,22 +146,20 @@ def render_strips(
         yield Frame(rgb.reshape(*shape, 3), alpha.reshape(shape), depth.reshape(shape))
 
 
-def _through(
-    field: RadianceField, rays: UnitRays, bits: Tensor, layout: OccupancyLayout
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Colours [R, 3], light that passes [R] and distances [R] of rays to their ends."""
+def see(field: RadianceField, rays: UnitRays, bits: Tensor, layout: OccupancyLayout) -> Seen:
+    """What rays see that march to their ends, in rounds: those which are opaque ask for no more."""
     colour, light, distance = torch.zeros(len(rays), 3), torch.ones(len(rays)), torch.zeros(len(rays))
     open_rays, at = torch.arange(len(rays)), rays
     while len(open_rays):
-        seen = trace(field, at, bits, layout, torch.zeros(len(at)), ROUND)
+        found = trace(field, at, marched(at, bits, layout, torch.zeros(len(at)), ROUND))
         before = light[open_rays]
-        colour[open_rays] += before[:, None] * seen.colour
-        distance[open_rays] += before * seen.distance
-        light[open_rays] = before * seen.light
-        starts = seen.samples.starts.long()
+        colour[open_rays] += before[:, None] * found.seen.colour
+        distance[open_rays] += before * found.seen.distance
+        light[open_rays] = before * found.seen.light
+        starts = found.samples.starts.long()
         more = (starts.diff() == ROUND) & (light[open_rays] > OPAQUE)
-        reached = seen.samples.t1[(starts[1:] - 1).clamp_min(0)] if len(seen.samples.t1) else at.near
+        reached = found.samples.t1[(starts[1:] - 1).clamp_min(0)] if len(found.samples.t1) else at.near
         open_rays = open_rays[more]
         code = None if at.code is None else at.code[more]
         at = UnitRays(at.origins[more], at.directions[more], reached[more], at.spread[more], code)
-    return colour, light, distance
+    return Seen(colour, light, distance)

@@ -29,12 +29,13 @@ from anchorfield.renderer.cameras import Camera
 from anchorfield.renderer.encodings import HashEncoding
 from anchorfield.renderer.errors import UsageError
 from anchorfield.renderer.fields import RadianceField, contract
-from anchorfield.renderer.occupancy import Space
+from anchorfield.renderer.occupancy import OccupancyGrid, Space
 from anchorfield.renderer.picture_field import PictureField, fit_picture, picture_grid
-from anchorfield.renderer.raymarching import UnitRays, _of_samples, trace
+from anchorfield.renderer.proposals import Proposals
+from anchorfield.renderer.raymarching import UnitRays, _of_samples, in_light, marched, trace
 from anchorfield.renderer.rays import camera_rays, spread_of
 from anchorfield.renderer.types import stacked
-from anchorfield.scenes.scene import Scene
+from anchorfield.scenes.scene import Scene, View
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 SIDE = 2.0
@@ -53,10 +54,16 @@ def dense_field(contracted: bool = False) -> RadianceField:
     return field
 
 
-def model(cascades: int = 1) -> FieldModel:
-    layout = OccupancyLayout(16, cascades, 3**0.5 / 128)
+def model(cascades: int = 1, proposals: bool = False) -> FieldModel:
     region = Region(Space(torch.tensor([0.5, 0.0, 0.0]), SIDE), cascades, 0.05)
-    return FieldModel(dense_field(cascades > 1), region, layout, torch.tensor([0.2, 0.4, 0.6]))
+    sampler = Proposals(random()) if proposals else OccupancyGrid(OccupancyLayout(16, cascades, 3**0.5 / 128))
+    return FieldModel(dense_field(cascades > 1), region, sampler, torch.tensor([0.2, 0.4, 0.6]))
+
+
+def steps(shown: FieldModel, rays: UnitRays, jitter: Tensor) -> Samples:
+    """Of a model with a grid."""
+    assert shown.grid
+    return marched(rays, shown.grid.bits, shown.grid.layout, jitter)
 
 
 def camera(distance: float = 3.0) -> Camera:
@@ -83,12 +90,12 @@ def test_contraction_is_continuous_where_the_unit_cube_ends() -> None:
     torch.testing.assert_close(contract(inside), contract(outside), atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("cascades", [1, 3])
-def test_strips_are_the_picture(cascades: int) -> None:
+@pytest.mark.parametrize(("cascades", "proposals"), [(1, False), (3, False), (3, True)])
+def test_strips_are_the_picture(cascades: int, proposals: bool) -> None:
     """However many rows they have: every ray is its own, up to the rounding of its neighbours' sums."""
-    whole = model(cascades).render(camera())
+    whole = model(cascades, proposals).render(camera())
     for rows in (1, 7, 100):
-        strips = stacked(list(model(cascades).strips(camera(), rows)))
+        strips = stacked(list(model(cascades, proposals).strips(camera(), rows)))
         for name in ("rgb", "alpha", "depth"):
             torch.testing.assert_close(getattr(strips, name), getattr(whole, name), atol=1e-4, rtol=1e-4)
     assert float(whole.alpha.max()) > 0.9
@@ -109,12 +116,13 @@ def test_a_picture_is_what_its_rays_see_in_one_go() -> None:
         torch.full((768,), 1 / 40),
     )
     with torch.no_grad():
-        seen = trace(shown.field, rays, shown.grid.bits, shown.layout, torch.zeros(768))
-        culled = trace(shown.field, rays, shown.grid.bits, shown.layout, torch.zeros(768), culled=True)
+        samples = steps(shown, rays, torch.zeros(768))
+        seen, lit = trace(shown.field, rays, samples).seen, in_light(shown.field, rays, samples)
+        culled = trace(shown.field, rays, lit).seen
     expected = seen.colour + seen.light[:, None] * shown.background
     torch.testing.assert_close(frame.rgb.reshape(-1, 3), expected, atol=2e-3, rtol=0)
     # What is dark already has no weight: to leave it out changes nothing.
-    assert len(culled.weights) < len(seen.weights)
+    assert len(lit.t0) < len(samples.t0)
     torch.testing.assert_close(culled.colour, seen.colour, atol=1e-6, rtol=0)
     # Depth lies along the camera's z: between the two sides of the cube, where it is opaque.
     opaque = frame.alpha > 0.99
@@ -167,7 +175,8 @@ def test_a_camera_finds_back_to_where_its_photograph_was_taken() -> None:
     for step in range(150):
         optimiser.param_groups[0]["lr"] = 3e-3 * 0.02 ** (step / 150)
         jitter = torch.rand(len(rays), generator=torch.Generator().manual_seed(step))
-        seen = trace(shown.field, moved(rays, moves, view), shown.grid.bits, shown.layout, jitter)
+        at = moved(rays, moves, view)
+        seen = trace(shown.field, at, steps(shown, at, jitter)).seen
         loss = (seen.colour + seen.light[:, None] * shown.background - photograph).square().mean()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -230,6 +239,35 @@ def test_what_photographs_are_like_is_learnt_with_their_poses(sample_scene: Scen
     shared = {name: tensor for name, tensor in whole.items() if name not in fit.model.training_tensors}
     view = scene.views[scene.test[0]].camera
     assert torch.equal(method.restore({**fit.state(), "model": shared}).render(view).rgb, fit.model.render(view).rgb)
+
+
+def cut_out(view: View) -> View:
+    """With alpha: what lies about the middle of the picture."""
+    rows, columns = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in view.load().shape[:2]), indexing="ij")
+    alpha = 255 * (rows.square() + columns.square() < 0.3)
+    return dataclasses.replace(view, load=partial(torch.cat, [view.load(), alpha[..., None].byte()], 2))
+
+
+def test_an_object_is_marched_through_what_it_occupies_and_all_else_is_proposed(sample_scene: Scene) -> None:
+    """By the alpha of the photographs; and a run on an object resumes bit for bit, its grid with it."""
+    scene = dataclasses.replace(sample_scene, views=tuple(map(cut_out, sample_scene.views)))
+    method, losses = InstantNgp(voxels=32), []
+    for fit in islice(driven(method.fit(scene)), 50):
+        losses.append(fit.losses["colour"])
+        if fit.step == 40:
+            early = copy.deepcopy(fit.state())
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert isinstance(fit.model, FieldModel)
+    assert fit.model.grid
+    assert fit.model.proposals is None
+    assert "grid.density" in fit.model.training_tensors
+    *_, parts = islice(driven(method.fit(scene, early)), 10)
+    for name, tensor in parts.model.state_dict().items():
+        assert torch.equal(tensor, fit.model.state_dict()[name]), name
+    endless = next(method.fit(sample_scene)).model
+    assert isinstance(endless, FieldModel)
+    assert endless.proposals
+    assert endless.grid is None
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,19 @@ def test_the_best_that_a_model_offers_is_used(model: Model, most: float) -> None
     assert mesh.colours is not None
 
 
+class _Haunted(_Density):
+    """With a lump that its pictures do not show."""
+
+    def density(self, points: Tensor) -> Tensor:
+        lump = (points - torch.tensor([0.3, 0.3, 0.3])).norm(dim=1) - 0.12
+        return super().density(points) + 1000 * torch.sigmoid(-200 * lump)
+
+
+def test_a_density_that_no_view_shows_is_no_surface() -> None:
+    mesh = extract(_Haunted(), SMALL, around(24))
+    assert errors(mesh, ball).max() < 2e-2
+
+
 def test_the_fused_distance_is_that_of_the_formula() -> None:
     camera = Camera(torch.eye(4), 50.0, 50.0, 32.0, 32.0, 64, 64)
     plane = torch.full((64, 64), 2.0)
