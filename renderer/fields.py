@@ -16,7 +16,9 @@ from anchorfield.renderer.encodings import Encoding
 
 DIRECTION_DEGREE = 3  # 16 numbers of a direction
 LATENT = 16  # numbers that the density perceptron says; the first is the logarithm of the density, up to a constant
-FIRST_LOG = -1.0  # logarithm of the density where the perceptron says 0: a little fog to start from, as nerfacc has it
+# Logarithms of the density where the perceptron says 0: a little fog to start from (as nerfacc has it), and more of it
+# where space has no end.
+FIRST_LOG, FIRST_LOG_CONTRACTED = -1.0, 0.5
 GUARD = 64  # cells along an axis that remember which heads of a pyramid were trained there
 MOST_LOG = 15.0  # gradients of the exponential do not grow beyond
 
@@ -55,7 +57,7 @@ class RadianceField(nn.Module):
     ):
         super().__init__()
         self.encoding, self.contracted = encoding, contracted
-        self.register_buffer("first_log", torch.tensor(FIRST_LOG))
+        self.register_buffer("first_log", torch.tensor(FIRST_LOG_CONTRACTED if contracted else FIRST_LOG))
         self.density_layout = MlpLayout(encoding.size, LATENT, width, hidden=1)
         self.colour_layout = MlpLayout(LATENT + (DIRECTION_DEGREE + 1) ** 2 + appearance, 3, width, hidden=2)
         self.density_weights = nn.Parameter(self.density_layout.initial(random))

@@ -17,7 +17,7 @@ from anchorfield.cuda_ext.marching import Samples
 from anchorfield.cuda_ext.mlp import MlpLayout, mlp
 from anchorfield.cuda_ext.rays import composite_rays, distortion
 from anchorfield.renderer.encodings import HashEncoding
-from anchorfield.renderer.fields import FIRST_LOG, contract, exponential
+from anchorfield.renderer.fields import FIRST_LOG_CONTRACTED, contract, exponential
 from anchorfield.renderer.raymarching import UnitRays, points_of
 
 ROUNDS = ((64, 128), (48, 256))  # samples of a ray, and vertices along an axis of the proposal's finest grid
@@ -74,7 +74,7 @@ class ProposalField(nn.Module):
     def density(self, points: Tensor) -> Tensor:
         """Densities [N] at points [N, 3] of the unit cube and around it."""
         said = mlp(self.encoding(contract(points)), self.weights, self.layout)
-        return exponential(said[:, 0] + FIRST_LOG)
+        return exponential(said[:, 0] + FIRST_LOG_CONTRACTED)
 
     def forward(self, rays: UnitRays, edges: Tensor) -> Histogram:
         """What rays see in steps between these edges [R, N + 1]."""
