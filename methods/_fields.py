@@ -153,8 +153,11 @@ class FieldModel(Model):
     def training_tensors(self) -> frozenset[str]:
         """What rays do not need, which march by the bits."""
         learning = {f"field.encoding.{name}" for name in self.field.encoding.learning}
-        learning |= set() if self.grid is None else {"grid.density"}
-        return frozenset(learning if self.moves is None else learning | {"moves"})
+        if self.grid:
+            learning.add("grid.density")
+        if self.moves is not None:
+            learning.add("moves")
+        return frozenset(learning)
 
     @property
     def region(self) -> Region:

@@ -41,8 +41,7 @@ MOVING, LAST_MOVING = 6e-4, 0.03  # rate of the cameras, in radians and sides of
 FALLING = 0.4  # of the budget, after which rates fall
 CONE = 1 / 128  # length of a step over its distance, in checkpoints from when endless space was marched through
 WARM_UP = 10  # steps in which rates rise
-PROPOSAL_WEIGHTS, PROPOSAL_TABLES = 0.2, 0.3  # rates of proposals over the field's: at its own they fall apart
-ENCODING = "field.encoding."  # begins the names of the encoding's parameters
+ENCODING, PROPOSALS = "field.encoding.", "proposals."  # begin the names of their parameters
 
 
 @dataclass(frozen=True)
@@ -134,11 +133,13 @@ class Ngp(ABC):
     def _first(self, scene: Scene, random: torch.Generator) -> FieldModel:
         """The model to begin with; where space has an end, its grid knows already what no two photographs show."""
         region, cameras = region_of(scene, random), [scene.views[i].camera for i in scene.train]
+        sampler: OccupancyGrid | Proposals
         if region.cascades > 1:
-            return self._model(region, Proposals(random), torch.tensor(scene.background), random, len(cameras))
-        grid = OccupancyGrid(self._occupancy(cameras[0]))
-        grid.mark_unseen(cameras, region.space)
-        return self._model(region, grid, torch.tensor(scene.background), random, len(cameras))
+            sampler = Proposals(random)
+        else:
+            sampler = OccupancyGrid(self._occupancy(cameras[0]))
+            sampler.mark_unseen(cameras, region.space)
+        return self._model(region, sampler, torch.tensor(scene.background), random, len(cameras))
 
     def _steps(self, scene: Scene, fit: Fit, model: FieldModel) -> Iterator[Fit]:
         """Steps for ever from a fit that is ready."""
@@ -146,7 +147,7 @@ class Ngp(ABC):
         encoding, sampler = model.field.encoding, self._sampler(model, samples, Beams(scene, region), fit.random)
         while True:
             encoding.begin_step(fit.progress, fit.random)
-            fit.optimiser.rates = self._rates(fit, encoding)
+            fit.optimiser.rates = self._rates(fit, model)
             batch = draw(scene, int(fit.memory["rays"]), region, fit.random)
             count = len(batch.rays)
             found, extra = sampler.look(fit, model.as_taken(batch.rays, batch.view))
@@ -168,17 +169,17 @@ class Ngp(ABC):
             model.field, model.grid, samples, lambda points: model.field.density(points, beams.widths(points, random))
         )
 
-    def _rates(self, fit: Fit, encoding: Encoding) -> dict[str, float | Tensor]:
+    def _rates(self, fit: Fit, model: FieldModel) -> dict[str, float | Tensor]:
         """The learning rate of each parameter."""
         fallen = max(0.0, (fit.progress - FALLING) / (1 - FALLING))
         rate = self.rate * min(1.0, (fit.step + 1) / WARM_UP) * float(LAST_RATE**fallen)
         rates: dict[str, float | Tensor] = dict.fromkeys(fit.optimiser.parameters, rate)
         if self.refine:  # once there is something to stand before
             rates["moves"] = MOVING * float(LAST_MOVING**fit.progress) if fit.progress >= FINE else 0.0
-        for name in rates:
-            if name.startswith("proposals."):
-                rates[name] = rate * (PROPOSAL_WEIGHTS if name.endswith(".weights") else PROPOSAL_TABLES)
-        return rates | {ENCODING + name: factor * rate for name, factor in encoding.rates().items()}
+        rates |= {ENCODING + name: rate * factor for name, factor in model.field.encoding.rates().items()}
+        if model.proposals:
+            rates |= {PROPOSALS + name: rate * factor for name, factor in model.proposals.rates().items()}
+        return rates
 
     def _samples(self, scene: Scene, model: FieldModel) -> int:
         camera = scene.views[scene.train[0]].camera
@@ -221,7 +222,7 @@ class Ngp(ABC):
     def _optimiser(self, model: FieldModel) -> Adam:
         touched = [ENCODING + name for name in model.field.encoding.touched]
         if model.proposals:
-            touched += [f"proposals.fields.{i}.encoding.table" for i in range(len(model.proposals.fields))]
+            touched += [PROPOSALS + name for name in model.proposals.touched]
         return Adam(dict(model.named_parameters()), {}, touched=touched, betas=(0.9, 0.99))
 
 

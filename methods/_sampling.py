@@ -24,10 +24,8 @@ FINE = COARSE[-1][1]  # of the budget, after which they are no longer
 CULLED = 0.1  # of the budget, after which samples behind opaque ones are left out
 SPREAD = 0.002  # weight of how far apart along rays what they see lies
 FOG = 1e-3  # weight of how dense it is around cameras, which stand where nothing is
-AROUND, ASKED = (
-    0.35,
-    8,
-)  # how far from them that is asked, in sides of the unit cube, and for which share of the samples
+AROUND = 0.35  # how far from them that is asked, in sides of the unit cube
+ASKED = 8  # samples of a step for each place where it is asked
 
 
 class Sampler(Protocol):

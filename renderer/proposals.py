@@ -25,6 +25,7 @@ SAMPLES = 32  # of a ray, at last
 WIDTH = 16  # of the proposals' perceptrons
 LEVELS, COARSEST, LOG2_TABLE_SIZE = 5, 16, 17  # of their grids
 FAR = 1000.0  # where rays end, in sides of the unit cube
+WEIGHTS_RATE, TABLE_RATE = 0.2, 0.3  # learning rates over the large field's: at its own, proposals fall apart
 PADDING = 0.1  # of a ray's samples that go anywhere, as a share of those that go where light is stopped
 SLOPE, ANNEALED = 10.0, 0.1  # of the bias of weights' power, and the share of the budget until it is 1
 
@@ -90,6 +91,11 @@ class Proposals(nn.Module):
     def __init__(self, random: torch.Generator | None = None):
         super().__init__()
         self.fields = nn.ModuleList(ProposalField(finest, random) for _, finest in ROUNDS)
+        self.touched = tuple(f"fields.{i}.encoding.table" for i in range(len(ROUNDS)))  # as an encoding's
+
+    def rates(self) -> dict[str, float]:
+        """By how much the learning rates of parameters differ from the large field's."""
+        return {name: TABLE_RATE if name in self.touched else WEIGHTS_RATE for name, _ in self.named_parameters()}
 
     def forward(
         self,
