@@ -208,6 +208,29 @@ def test_absgrad_is_the_sum_over_pixels_of_absolute_gradients(character: str) ->
     assert (v_probe >= v_means2d.abs() * (1 - 2.0**-20)).all()
 
 
+# -------------------------------------------------------------------------------------------------------- harmonics
+@pytest.mark.parametrize("degree", range(4))
+def test_colours_of_more_than_the_caches_hold_are_those_of_parts(degree: int) -> None:
+    count, part = 125_017, 1009  # whose gradients go past the caches where they are one list
+    g = made_scenes.generator(5)
+    sh, means, v_colours = (torch.randn(count, *shape, generator=g) for shape in ((16, 3), (3,), (3,)))
+    visible = torch.rand(count, generator=g) < 0.7
+    whole, parts = [tuple(tensor.clone().requires_grad_() for tensor in (sh, means)) for _ in range(2)]
+    colours = spherical_harmonics(*whole, torch.zeros(3), degree, visible)
+    colours.backward(v_colours)
+    pieces = [
+        spherical_harmonics(*(tensor[begin : begin + part] for tensor in parts), torch.zeros(3), degree, seen)
+        for begin, seen in zip(range(0, count, part), visible.split(part), strict=True)
+    ]
+    torch.cat(pieces).backward(v_colours)
+    assert torch.equal(colours, torch.cat(pieces))
+    for tensor, same in zip(whole, parts, strict=True):
+        assert tensor.grad is not None
+        assert same.grad is not None
+        assert torch.equal(tensor.grad, same.grad)
+    assert not whole[0].grad[~visible].any()  # type: ignore[index]
+
+
 # ---------------------------------------------------------------------------------------------------------- anchors
 def made_anchors(count: int, k: int = 4, h: int = 16, d: int = 7) -> tuple[dict[str, Tensor], Heads]:
     """Anchors and heads, leaves that want gradients."""

@@ -259,4 +259,28 @@ template <class S> AF_HD void store_first(Pack<S> a, S* p, int count) {
     else a.store(p, lanes<S>(lane_bits(0, count)));
 }
 
+// Copies `count` numbers past the caches, to lines that are then not read before they are written: for more than the
+// caches hold. `streamed` makes them visible to other threads.
+template <class S> AF_HD void stream(const S* from, int64_t count, S* to) { std::memcpy(to, from, sizeof(S) * count); }
+#if defined(AF_X86_v3) || defined(AF_X86_v4)
+template <> AF_HD void stream(const float* from, int64_t count, float* to) {
+    if (reinterpret_cast<uintptr_t>(to) % sizeof(F)) {
+        std::memcpy(to, from, sizeof(float) * count);
+        return;
+    }
+    int64_t i = 0;
+    for (; i + F::width <= count; i += F::width) {
+#if defined(AF_X86_v4)
+        _mm512_stream_ps(to + i, F::load(from + i).v);
+#else
+        _mm256_stream_ps(to + i, F::load(from + i).v);
+#endif
+    }
+    if (i < count) store_first(load_first(from + i, int(count - i)), to + i, int(count - i));
+}
+AF_HD void streamed() { _mm_sfence(); }
+#else
+AF_HD void streamed() {}
+#endif
+
 } // namespace anchorfield::AF_ISA
