@@ -23,6 +23,7 @@ from test_ops import OPS, Outputs, cast, evaluate_kernel, references
 from anchorfield.cuda_ext import cuda
 from anchorfield.cuda_ext.binning import Bins, bin_tiles
 from anchorfield.cuda_ext.compositing import contributions
+from anchorfield.cuda_ext.cuda import launch, splats
 from anchorfield.cuda_ext.projection import Projected, project
 from anchorfield.cuda_ext.ssim import l1_and_ssim
 from anchorfield.renderer.adam import Adam
@@ -173,15 +174,15 @@ def test_bins_with_any_room(room: tuple[int, int]) -> None:
     made = MADE["ragged"]
     flat = flattened(made)
     with on_the_cpu():
-        cuda._rooms[flat.means2d.device] = room
+        splats._rooms[flat.means2d.device] = room
         got = bin_tiles(flat, made.width, made.height)
     assert_same_bins(got, bin_tiles(flat, made.width, made.height))
 
 
 def test_room_grows_at_once_and_shrinks_slowly() -> None:
-    assert cuda._room(100, 0) == 126
-    assert cuda._room(100, 1000) == 950
-    assert cuda._room(2**31 - 1, 0) == 2**31 - 1  # CUB counts in 32 bits
+    assert splats._room(100, 0) == 126
+    assert splats._room(100, 1000) == 950
+    assert splats._room(2**31 - 1, 0) == 2**31 - 1  # CUB counts in 32 bits
 
 
 def rendered(made: Made) -> Outputs:
@@ -272,8 +273,8 @@ def test_the_ceilings_do_what_they_time() -> None:
     numbers = torch.arange(1000.0)
     with stand_in():
         copy, sink = torch.empty(1000), torch.empty(300)
-        cuda._run("copy_numbers", numbers, copy)
-        cuda._run("multiply_add", sink, 3)
+        launch.run("copy_numbers", numbers, copy)
+        launch.run("multiply_add", sink, 3)
     assert torch.equal(copy, numbers)
     assert torch.isfinite(sink).all()
 

@@ -22,11 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anchorfield.cuda_ext import cuda, native
+from anchorfield.cuda_ext import native
 from anchorfield.cuda_ext.adam import adam_step, adam_step_touched
 from anchorfield.cuda_ext.anchors import Heads, decode_anchors
 from anchorfield.cuda_ext.binning import Bins, bin_tiles
 from anchorfield.cuda_ext.compositing import composite, contributions
+from anchorfield.cuda_ext.cuda import launch
 from anchorfield.cuda_ext.directions import spherical_harmonics_basis
 from anchorfield.cuda_ext.hash_grid import HashGrid, hash_grid
 from anchorfield.cuda_ext.langevin import perturb_means
@@ -385,8 +386,8 @@ def floors(device: torch.device, repeats: int, numbers: int = 1 << 26) -> tuple[
     source = torch.zeros(numbers, device=device)
     target, sink = torch.empty_like(source), torch.empty(numbers // 16, device=device)
     rounds = 64
-    copying = median_time(lambda: cuda._run("copy_numbers", source, target), device, repeats)
-    adding = median_time(lambda: cuda._run("multiply_add", sink, rounds), device, repeats)
+    copying = median_time(lambda: launch.run("copy_numbers", source, target), device, repeats)
+    adding = median_time(lambda: launch.run("multiply_add", sink, rounds), device, repeats)
     return 2 * numbers / copying * 1000, len(sink) * 32 * rounds / adding * 1000
 
 

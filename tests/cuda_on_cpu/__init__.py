@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from anchorfield.cuda_ext import cuda
+from anchorfield.cuda_ext.cuda import launch, splats
 
 BUILD = Path(__file__).resolve().parents[2] / "build" / "dev"
 
@@ -90,11 +91,11 @@ def stand_in() -> Iterator[None]:
         return lambda: [int(number) for number in totals]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "_native", compiled())
-        patch.setattr(cuda, "_queue", lambda device: contextlib.nullcontext(0))
-        patch.setattr(cuda, "_read_back", read_back)
-        patch.setattr(cuda, "_rooms", {})
-        patch.setattr(cuda, "_run", functools.partial(run_fenced, cuda._run))
+        patch.setattr(launch, "native", compiled())
+        patch.setattr(launch, "queue", lambda device: contextlib.nullcontext(0))
+        patch.setattr(launch, "read_back", read_back)
+        patch.setattr(splats, "_rooms", {})
+        patch.setattr(launch, "run", functools.partial(run_fenced, launch.run))
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = True
         try:
