@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from edited import BOX
 from test_app_capture import call, make_capture
-from test_edit import BOX
 
 from anchorfield.app import Run, train
 from anchorfield.app.edit import Editor, operation_from_json, writing
