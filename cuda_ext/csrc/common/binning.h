@@ -21,25 +21,40 @@ template <class S> struct Ellipse {
     static constexpr int kSide = kTile / kBlock;
 };
 
-// The whole number below v, kept in 0 .. limit.
-template <class S> AF_HD uint16_t place_of(S v, int limit) {
-    return uint16_t(v <= S(0) ? 0 : v >= S(limit) ? limit : int(v));
+// What decides where an ellipse is looked for: its level, and the blocks of its box, whole numbers below these.
+template <class T> struct Reach {
+    T level, left, right, top, bottom;
+};
+
+template <class T> AF_HD T within(T v, T limit) { return min(max(v, T(0)), limit); }
+
+// `across` and `down` are the blocks of the image's tiles.
+template <class T> AF_HD Reach<T> reach_of(T x, T y, T opacity, T extent_x, T extent_y, T across, T down) {
+    const T rx = extent_x + T(0.01), ry = extent_y + T(0.01), block(1.0 / kBlock);
+    // A little larger than the exact level, so that rounding never loses a pixel.
+    return {T(2) * log(T(255) * opacity) * T(1.0001) + T(1e-3), within((x - rx) * block, across),
+            within((x + rx) * block + T(1), across), within((y - ry) * block, down),
+            within((y + ry) * block + T(1), down)};
+}
+
+template <class S> AF_HD Ellipse<S> ellipse_of(const S* mean, const S* conic, const Reach<S>& reach) {
+    return {mean[0],
+            mean[1],
+            conic[0],
+            conic[1],
+            conic[2],
+            reach.level,
+            uint16_t(reach.left),
+            uint16_t(reach.right),
+            uint16_t(reach.top),
+            uint16_t(reach.bottom)};
 }
 
 template <class S>
 AF_HD Ellipse<S> ellipse_of(const S* mean, const S* conic, S opacity, const S* extent, int columns, int rows) {
-    Ellipse<S> e;
-    e.x = mean[0], e.y = mean[1];
-    e.a = conic[0], e.b = conic[1], e.c = conic[2];
-    // A little larger than the exact level, so that rounding never loses a pixel.
-    e.level = S(2) * log(S(255) * opacity) * S(1.0001) + S(1e-3);
-    const S rx = extent[0] + S(0.01), ry = extent[1] + S(0.01);
-    const int across = columns * kTile / kBlock, down = rows * kTile / kBlock;
-    e.left = place_of((e.x - rx) / S(kBlock), across);
-    e.right = place_of((e.x + rx) / S(kBlock) + S(1), across);
-    e.top = place_of((e.y - ry) / S(kBlock), down);
-    e.bottom = place_of((e.y + ry) / S(kBlock) + S(1), down);
-    return e;
+    constexpr int kSide = Ellipse<S>::kSide;
+    return ellipse_of(mean, conic,
+                      reach_of(mean[0], mean[1], opacity, extent[0], extent[1], S(columns * kSide), S(rows * kSide)));
 }
 
 // The quadratic form's least value over a block's pixel centres, the first of which lies at (x0, y0) from the mean. The
