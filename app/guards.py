@@ -44,6 +44,19 @@ def stop_requests() -> Iterator[Stop]:
 
 
 @contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does: what a system ends in order saves first."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a second process from training into the same folder; the system frees the lock when a process dies."""
     try:

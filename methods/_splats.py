@@ -140,14 +140,3 @@ def set_rows(fit: Fit, build: Mapping[str, Tensor], moments: Tensor) -> None:
 def rows_of(fit: Fit) -> dict[str, Tensor]:
     """The parameters' values by name."""
     return {name: getattr(fit.model, name).detach() for name in PARAMETERS}
-
-
-def quaternion_matrices(quats: Tensor) -> Tensor:
-    """Rotation matrices [N, 3, 3] of quaternions [N, 4] wxyz of any norm."""
-    w, x, y, z = nn.functional.normalize(quats, dim=1).unbind(1)
-    rows = [
-        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], 1),
-        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], 1),
-        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], 1),
-    ]
-    return torch.stack(rows, 1)

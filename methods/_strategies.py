@@ -16,8 +16,9 @@ from torch import Tensor
 from anchorfield.cuda_ext.activations import mean_activations
 from anchorfield.cuda_ext.langevin import perturb_means
 from anchorfield.methods._method import Fit, check_ranges
-from anchorfield.methods._splats import quaternion_matrices, rows_of, set_rows, splat_model
+from anchorfield.methods._splats import rows_of, set_rows, splat_model
 from anchorfield.renderer.splatting import Splats
+from anchorfield.renderer.types import quaternion_matrices
 
 DEAD = 0.005  # opacity below which a Gaussian is moved or removed
 MAX_COPIES = 51  # that one Gaussian is split into at a time

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 SH_C0 = 0.28209479177387814
 """The constant spherical harmonic."""
@@ -37,6 +38,22 @@ class Gaussians:
     def sh_degree(self) -> int:
         """Degree of the spherical harmonics, 0 to 3."""
         return math.isqrt(self.sh.shape[1]) - 1
+
+    def covariances(self) -> Tensor:
+        """Covariance matrices, [N, 3, 3]: R S^2 R^T of the rotations R and the standard deviations S."""
+        axes = quaternion_matrices(self.quats) * self.log_scales.exp()[:, None, :]
+        return axes @ axes.transpose(1, 2)
+
+
+def quaternion_matrices(quats: Tensor) -> Tensor:
+    """Rotation matrices [N, 3, 3] of quaternions [N, 4] wxyz of any norm."""
+    w, x, y, z = normalize(quats, dim=1).unbind(1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], 1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], 1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], 1),
+    ]
+    return torch.stack(rows, 1)
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,19 @@ import numpy as np
 import viser
 
 from anchorfield.app import machine
+from anchorfield.app.guards import sigterm_interrupts
 from anchorfield.app.jobs import Queue
 from anchorfield.app.problems import in_words
 from anchorfield.app.view import frame, panels
 from anchorfield.app.view.broker import Broker, Picture, to_page, to_viser
 from anchorfield.app.view.compare import Comparison
 from anchorfield.app.view.document import Document, open_document
+from anchorfield.app.view.in_browser import InBrowser, Sent, as_sent
 from anchorfield.app.view.live import Live
 from anchorfield.app.view.panels import header
-from anchorfield.app.view.pictures import PHOTOGRAPH, Look, Split
+from anchorfield.app.view.pictures import PHOTOGRAPH, Look, Pictures, Split
 from anchorfield.app.view.server import Serving, open_window, start
+from anchorfield.methods import HasGaussians
 from anchorfield.renderer.cameras import Camera, focus
 from anchorfield.renderer.errors import AnchorfieldError, UsageError
 
@@ -66,6 +69,7 @@ class Viewer:
         self._ticks: list[Callable[[], None]] = []
         self._tasks: queue.SimpleQueue[tuple[str, Callable[[], str | None], int | None] | None] = queue.SimpleQueue()
         self._places: dict[int, str] = {}  # what the browsers remember
+        self._covered: set[int] = set()  # clients whose picture is viser's background
         self._closing = threading.Event()
         self.broker = Broker(
             lambda camera, look: self.comparison.draw(camera, look),
@@ -75,6 +79,7 @@ class Viewer:
             training=lambda: self.live.state == "training",
             turn=lambda: self.live.turn(),
         )
+        self.in_browser = InBrowser(self._to_be_sent, self._sent, lambda: self.live.state == "training")
         self.server.scene.configure_default_lights(cast_shadow=False)  # shadow maps cost most of what a page draws
         self.server.scene.configure_environment_map(None)
         self.gui.configure_theme(dark_mode=True, control_width="large", show_logo=False, show_share_button=False)
@@ -88,6 +93,7 @@ class Viewer:
             threading.Thread(target=loop, name=f"viewer-{name}", daemon=True).start()
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(lambda client: self._left(client.client_id))
+        serving.overlay.on_hello(self._greeted)
         document.on_change(self._changed)
         self.every_second(self._remember)
         self._show_document()
@@ -236,6 +242,7 @@ class Viewer:
         self._tasks.put(None)
         self.live.stop()
         self.jobs.close()
+        self.in_browser.close()
         self.broker.close()
         self.serving.close()
 
@@ -269,15 +276,23 @@ class Viewer:
 
     def _deliver(self, client: int, picture: Picture) -> None:
         handle = self.server.get_clients().get(client)
-        if handle is None:
+        if handle is None or self._draws_itself(client):
             return
         if picture.depth is None:
             to_page(self.serving.overlay, client, picture)
+            self._uncover(handle)
         else:
             to_viser(handle, picture, frame.VIEW_SCALE)
+            self._covered.add(client)
         self.problem = None
         width, height = picture.size
         self.serving.overlay.status(client, f"{width}x{height} · {picture.milliseconds:.0f} ms{self._counted()}")
+
+    def _uncover(self, handle: viser.ClientHandle) -> None:
+        """Take away viser's own background: it would lie before everything that is shown in another way."""
+        if handle.client_id in self._covered:
+            self._covered.discard(handle.client_id)
+            handle.scene.set_background_image(None)
 
     def _counted(self) -> str:
         document = self.document
@@ -330,8 +345,15 @@ class Viewer:
                 clients[id].local_storage.set_item(PLACE, text)
                 self._places[id] = text
 
+    def _greeted(self, client: int) -> None:
+        """A browser has said what it can do."""
+        if handle := self.server.get_clients().get(client):
+            self._ask(handle)
+
     def _left(self, client: int) -> None:
         self.broker.forget(client)
+        self.in_browser.forget(client)
+        self._covered.discard(client)
         for key in [key for key in list(self._notes) if key[0] == client]:
             self._notes.pop(key, None)
 
@@ -342,10 +364,42 @@ class Viewer:
         except ValueError as problem:
             self.notify(f"This camera is ignored: {problem}", "warning", handle.client_id)
             return
+        if self._draws_itself(handle.client_id):
+            if self.in_browser.camera(handle, camera):
+                self.broker.forget(handle.client_id)
+            return
+        self.in_browser.forget(handle.client_id)
         self.broker.camera(handle.client_id, camera, self.look)
+
+    def _draws_itself(self, client: int) -> bool:
+        """Whether a browser is to draw, can, and what it shows is made of Gaussians."""
+        look = self.look
+        if not look.in_browser or look.mode != "rgb" or look.split or not self.serving.overlay.has_gpu(client):
+            return False
+        return self.document.edited or isinstance(self.document.model, HasGaussians)
+
+    def _to_be_sent(self, camera: Camera) -> Sent | None:
+        with self.live.turn():
+            gaussians = Pictures(self.document).gaussians(camera)
+            return None if gaussians is None else as_sent(gaussians, camera, frame.VIEW_SCALE)
+
+    def _sent(self, client: int, sent: Sent | None, seconds: float) -> None:
+        """A browser has what it draws; or gets pictures again, for there is nothing that it could."""
+        handle = self.server.get_clients().get(client)
+        if handle is None:
+            return
+        if sent is None:
+            self._ask(handle)
+            return
+        red, green, blue = (255 * self.document.background).round().int().tolist()
+        self.serving.overlay.nothing(client, f"rgb({red} {green} {blue})")
+        self._uncover(handle)
+        count = f"{len(sent.centers):,} Gaussians, sent in {seconds:.1f} s"
+        self.serving.overlay.status(client, f"drawn by this browser · {count}")
 
     def _changed(self) -> None:
         self.broker.refresh()
+        self.in_browser.refresh()
 
     def _show_document(self) -> None:
         """Up, first camera and picture of what is open."""
@@ -391,7 +445,7 @@ def serve(
     scene: Path | None = None,
     train: Mapping[str, Any] | None = None,
 ) -> int:
-    """Open the viewer on runs, models or a capture and stay until Ctrl-C; returns the exit code.
+    """Open the viewer on runs, models or a capture and stay until Ctrl-C or SIGTERM; returns the exit code.
 
     With `train` (arguments of `anchorfield.app.train`) training begins at once.
     """
@@ -400,7 +454,7 @@ def serve(
     if train:
         paths = [Path(train["out"] if train["resume"] else train["source"])]
     document, *others = [open_document(path, scene) for path in paths] or [open_document(None)]
-    with start(host, port, "anchorfield") as serving:
+    with sigterm_interrupts(), start(host, port, "anchorfield") as serving:
         viewer = Viewer(serving, document, others)
         if compare:
             viewer.set_look(dataclasses.replace(viewer.look, split=_first_split(viewer)))

@@ -56,20 +56,30 @@
   const shown = layer.getContext("bitmaprenderer");
   let waiting = null; // the newest picture that was not begun
   let busy = false;
+  let blank = false; // the page draws for itself
   const show = async (data) => {
     waiting = data;
+    blank = false;
     if (busy) return;
     busy = true;
     try {
       while (waiting !== null) {
         const blob = new Blob([waiting], { type: "image/jpeg" });
         waiting = null;
-        shown.transferFromImageBitmap(await createImageBitmap(blob));
+        const bitmap = await createImageBitmap(blob);
+        if (!blank) shown.transferFromImageBitmap(bitmap);
         await new Promise(requestAnimationFrame); // a browser that draws slowly leaves pictures out
       }
     } finally {
       busy = false;
     }
+  };
+
+  const showNothing = (colour) => {
+    blank = true;
+    waiting = null;
+    shown.transferFromImageBitmap(null);
+    layer.style.background = colour;
   };
 
   const place = () => {
@@ -87,14 +97,15 @@
   // runs before viser reads the address.
   const drawnBySoftware = () => {
     const context = document.createElement("canvas").getContext("webgl2");
-    if (context === null) return false;
+    if (context === null) return true;
     const names = context.getExtension("WEBGL_debug_renderer_info");
     const name = context.getParameter(names === null ? context.RENDERER : names.UNMASKED_RENDERER_WEBGL);
     context.getExtension("WEBGL_lose_context")?.loseContext();
     return /swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
   };
+  const software = drawnBySoftware();
   const address = new URL(location.href);
-  if (!address.searchParams.has("fixedDpr") && drawnBySoftware()) {
+  if (!address.searchParams.has("fixedDpr") && software) {
     address.searchParams.set("fixedDpr", "0.5");
     history.replaceState(history.state, "", address);
   }
@@ -118,6 +129,8 @@
     if (socket !== null && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
   };
 
+  const hello = () => tell({ type: "hello", key, gpu: !software });
+
   const connect = () => {
     const url = new URL("overlay", location.href);
     url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
@@ -125,7 +138,7 @@
     socket = new WebSocket(url);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
-      if (key !== null) tell({ type: "hello", key });
+      if (key !== null) hello();
     };
     socket.onmessage = ({ data }) => (typeof data === "string" ? receive(JSON.parse(data)) : show(data));
     socket.onclose = () => {
@@ -147,6 +160,8 @@
     } else if (message.type === "split") {
       handle.hidden = message.position === null;
       if (message.position !== null && !dragging) handle.style.left = `${100 * message.position}%`;
+    } else if (message.type === "nothing") {
+      showNothing(message.colour);
     } else if (message.type === "error") {
       console.warn(`anchorfield: ${message.text}`);
     }
@@ -327,7 +342,7 @@
   // Run by the program through viser's connection of this page, so that it knows whose gestures these are.
   window.anchorfieldClient = (mine) => {
     key = mine;
-    tell({ type: "hello", key });
+    hello();
   };
   if (document.body === null) document.addEventListener("DOMContentLoaded", start);
   else start();

@@ -4,8 +4,9 @@ The page holds a script of ours (overlay.js) with a WebSocket of its own, on the
 viser client it belongs to by a key that came through that client's own connection. Messages are JSON objects with a
 `type`:
 
-    page to program   hello {key}, gesture {kind, points, width, height, modifiers, radius, done}
-    program to page   tool {kind, radius}, status {text}, split {position}, error {text}; bytes are a JPEG, the picture
+    page to program   hello {key, gpu}, gesture {kind, points, width, height, modifiers, radius, done}
+    program to page   tool {kind, radius}, status {text}, split {position}, nothing {colour}, error {text}; bytes are a
+                      JPEG, the picture, in whose place a page that draws for itself has nothing but a colour
 
 The picture lies in a layer of its own under viser's canvas: drawn as viser's background it takes a browser without a
 graphics processor ten times as long.
@@ -69,11 +70,15 @@ class _Page:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell(self, message: dict[str, Any] | bytes) -> None:
-        if isinstance(message, bytes):
-            self.pending["picture"] = message
-        else:
-            self.pending[message["type"]] = json.dumps(message)
+        self.pending[_kind(message)] = message if isinstance(message, bytes) else json.dumps(message)
         self.wake.set()
+
+
+def _kind(message: dict[str, Any] | bytes) -> str:
+    """What a later message takes the place of."""
+    if isinstance(message, bytes) or message["type"] == "nothing":
+        return "picture"
+    return str(message["type"])
 
 
 class Overlay:
@@ -87,6 +92,8 @@ class Overlay:
         self._shared: dict[str, dict[str, Any] | bytes] = {}  # what every client is told, by type
         self._told: dict[int, dict[str, dict[str, Any] | bytes]] = {}  # what a client is told, by type
         self._callbacks: list[Callable[[Gesture], None]] = []
+        self._greeted: list[Callable[[int], None]] = []
+        self._able: set[int] = set()  # clients whose browser has a graphics processor
         self._gestures: queue.Queue[Gesture | None] = queue.Queue()
         self._worker = threading.Thread(target=self._work, name="gestures", daemon=True)
         self._worker.start()
@@ -111,6 +118,18 @@ class Overlay:
         """Show this picture under viser's canvas; a slow page gets the newest only."""
         self._tell(client_id, jpeg)
 
+    def nothing(self, client_id: int, colour: str) -> None:
+        """Show a CSS colour in the place of pictures: the page draws for itself."""
+        self._tell(client_id, {"type": "nothing", "colour": colour})
+
+    def on_hello(self, callback: Callable[[int], None]) -> None:
+        """Call `callback(client_id)` once a page has said whose it is, in the thread that serves pages: be quick."""
+        self._greeted.append(callback)
+
+    def has_gpu(self, client_id: int) -> bool:
+        """Whether the client's browser says that a graphics processor draws for it."""
+        return client_id in self._able
+
     def key(self, client_id: int) -> str:
         """A new key by which a page proves to belong to the client."""
         key = secrets.token_urlsafe(16)
@@ -124,6 +143,7 @@ class Overlay:
         with self._lock:
             self._keys = {key: client for key, client in self._keys.items() if client != client_id}
             self._told.pop(client_id, None)
+            self._able.discard(client_id)
 
     def close(self) -> None:
         """End the worker thread once what it holds is done."""
@@ -161,7 +181,7 @@ class Overlay:
         if not isinstance(message, dict):
             return "the page sent something that is not an object"
         if message.get("type") == "hello":
-            return self._hello(page, message.get("key"))
+            return self._hello(page, message.get("key"), message.get("gpu") is True)
         if message.get("type") != "gesture":
             return "the page sent an unknown message"
         if page.client_id is None:
@@ -172,19 +192,23 @@ class Overlay:
         self._gestures.put(gesture)
         return None
 
-    def _hello(self, page: _Page, key: Any) -> str | None:
+    def _hello(self, page: _Page, key: Any, gpu: bool) -> str | None:
         with self._lock:
             client_id = self._keys.get(key) if isinstance(key, str) else None
             if client_id is None:
                 return "the page said hello with a key that is not known"
             page.client_id = client_id
+            if gpu:
+                self._able.add(client_id)
             for message in (self._shared | self._told.get(client_id, {})).values():
                 page.tell(message)
+        for callback in list(self._greeted):
+            callback(client_id)
         return None
 
     def _tell(self, client_id: int | None, message: dict[str, Any] | bytes) -> None:
         """Remember the message for pages to come, and send it to those that are here."""
-        kind = "picture" if isinstance(message, bytes) else message["type"]
+        kind = _kind(message)
         with self._lock:
             if client_id is None:
                 self._shared[kind] = message

@@ -67,6 +67,7 @@ class Look:
     mode: Mode = "rgb"
     split: Split | None = None
     depth: bool = False  # send the depth along, where the page can hide its own things behind it
+    in_browser: bool = False  # let browsers draw that have a graphics processor
 
 
 class Edits(Protocol):
@@ -127,7 +128,7 @@ class Pictures:
         model = None if self.shown.edited else self.shown.model
         if isinstance(model, HasStrips):
             return model.strips(camera, _rows(camera))
-        gaussians = self._gaussians(camera) if camera.width * camera.height >= LARGE else None
+        gaussians = self.gaussians(camera) if camera.width * camera.height >= LARGE else None
         if gaussians is None:
             return self.shown.draw(camera)
         return splat_strips(gaussians, camera, self.shown.background, _rows(camera))
@@ -136,7 +137,7 @@ class Pictures:
         """The pixels of a whole frame."""
         return painted(frame, camera, look)
 
-    def _gaussians(self, camera: Camera) -> Gaussians | None:
+    def gaussians(self, camera: Camera) -> Gaussians | None:
         """What is drawn as Gaussians; None where it is not made of them."""
         if self.shown.edited:
             editor = self.shown.editor
@@ -145,7 +146,7 @@ class Pictures:
         return model.gaussians(camera) if isinstance(model, HasGaussians) else None
 
     def _counted(self, camera: Camera) -> Iterator[Frame]:
-        gaussians = self._gaussians(camera)
+        gaussians = self.gaussians(camera)
         if gaussians is None:
             raise UsageError("counts are of Gaussians, and what is open has none: choose another mode")
         for counts in blend_counts(gaussians, camera, _rows(camera)):

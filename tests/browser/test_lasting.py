@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Page, Program
+from conftest import SAMPLE, Page, Program, wait_for
 from PIL import Image
 
 FAULTY = """
@@ -53,6 +54,17 @@ def faulty(run: Path, tmp_path: Path) -> Iterator[Program]:
     yield program
     program.stop()
     lines.close()
+
+
+def test_what_the_system_ends_saves_its_training(start: Callable[..., Program], tmp_path: Path) -> None:
+    run = tmp_path / "made"
+    program = start("train", SAMPLE, "--downscale", "4", "--steps", "100000", "-o", run, "--view")
+    events = run / "events.jsonl"
+    wait_for(lambda: events.is_file() and '"step"' in events.read_text(), "the first steps")
+    program.process.terminate()
+    assert program.process.wait(60) == 0
+    assert json.loads((run / "state.json").read_text())["status"] == "cancelled"
+    assert any((run / "checkpoints").glob("step_*"))
 
 
 def test_a_reload_brings_the_camera_back(viewer: Program, page: Page) -> None:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
+import imageio.v3 as iio
+import numpy as np
+import pytest
 from conftest import SAMPLE, Page, Program, wait_for
+
+from bench._chromium import CHROMIUM, FLAGS
 
 NewPage = Callable[[], Page]
 
@@ -15,6 +23,12 @@ NewPage = Callable[[], Page]
 def status(run: Path) -> str:
     """What a run says of itself."""
     return str(json.loads((run / "state.json").read_text())["status"])
+
+
+def difference(first: bytes, second: bytes) -> float:
+    """Mean absolute difference of two screenshots' colours in [0, 1]."""
+    pictures = [iio.imread(data)[..., :3].astype(float) / 255 for data in (first, second)]
+    return float(np.abs(pictures[0] - pictures[1]).mean())
 
 
 def test_a_run_opens_and_turns(shared: Program, page: Page) -> None:
@@ -46,6 +60,48 @@ def test_a_photo_is_flown_to_and_shown_beside_its_render(shared: Program, page: 
     page.says(re.compile(r"\d\d\.\d\d dB"))
     page.changed(before)
     page.shot("fly-to-photo")
+
+
+def test_the_scene_hides_what_is_behind_it_and_no_longer(shared: Program, page: Page) -> None:
+    page.open(shared.url).show("View")
+    first = page.rested()
+    page.tab.get_by_text("Scene hides what is behind it").click()
+    covered = page.changed(first)
+    page.shot("scene-hides")
+    page.drag(160, 40)
+    turned = page.changed(covered)
+    page.tab.get_by_text("Scene hides what is behind it").click()
+    page.rested()
+    assert difference(page.picture(), turned) < 0.02
+    page.drag(-160, -40)
+    page.changed(turned)
+    assert difference(page.rested(), first) < 0.02, "an old picture lies before the new ones"
+
+
+def test_a_browser_with_a_graphics_processor_draws_for_itself(shared: Program, page: Page) -> None:
+    page.open(shared.url).show("View")
+    drawn_by_program = page.rested()
+    page.leave_fields().key("8")
+    page.says("This browser has no graphics processor")
+    page.becomes(drawn_by_program)
+    page.tab.add_init_script(  # the page believes that what draws is a device
+        "WebGL2RenderingContext.prototype.getParameter = ((get) => function (name) {"
+        " return name === 37446 ? 'a device' : get.call(this, name) })(WebGL2RenderingContext.prototype.getParameter)"
+    )
+    page.tab.reload()
+    page.show("View")
+    page.says(re.compile(r"drawn by this browser · [\d,]+ Gaussians"))
+    itself = page.settled()
+    page.shot("drawn-by-the-browser")
+    assert difference(itself, drawn_by_program) < 0.02
+    page.drag(160, 40)
+    turned = page.changed(itself)
+    page.says(re.compile("drawn by this browser"))
+    page.leave_fields().key("8")
+    page.says(re.compile(r"\d+x\d+ · \d+ ms"))
+    page.rested()
+    page.shot("drawn-by-the-program-again")
+    assert difference(page.picture(), turned) < 0.02
 
 
 def test_two_sides_of_a_split(shared: Program, page: Page) -> None:
@@ -150,3 +206,30 @@ def test_a_picture_that_fails_is_said_and_the_program_lives(viewer: Program, pag
     page.says(re.compile("nothing is trained yet", re.IGNORECASE))
     page.shot("nothing-to-draw")
     assert viewer.alive
+
+
+def test_a_window_of_its_own(
+    start: Callable[..., Program], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real browser, without a display: what it has opened is asked through its own port for developers."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    folder, profile = tmp_path / "bin", tmp_path / "profile"
+    folder.mkdir()
+    flags = ["--headless", "--remote-debugging-port=0", f"--user-data-dir={profile}", *FLAGS]
+    (folder / "chromium").write_text(f'#!/bin/sh\necho $$ > {tmp_path}/pid\nexec {CHROMIUM} {" ".join(flags)} "$@"\n')
+    (folder / "chromium").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    program = start("view", run, "--window")
+    port = profile / "DevToolsActivePort"
+    try:
+        wait_for(lambda: port.is_file() and port.read_text().count("\n"), "the window's browser")
+
+        def pages() -> list[dict[str, str]]:
+            with urlopen(f"http://127.0.0.1:{port.read_text().splitlines()[0]}/json") as answer:
+                return list(json.load(answer))
+
+        wait_for(lambda: [p["title"] for p in pages() if p["url"].startswith(program.url)], "the viewer in the window")
+        assert any("a window opens with chromium" in line for line in program.output)
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)

@@ -42,6 +42,11 @@ def build(viewer: Viewer) -> None:
             False,
             hint="Cameras, meshes and handles go behind the scene; slow in browsers without a graphics processor",
         )
+        in_browser = gui.add_checkbox(
+            "Let browsers draw",
+            False,
+            hint="With a graphics processor they get the Gaussians once, and draw. Key 8",
+        )
         share = gui.add_dropdown(
             "While training",
             tuple(SHARES),
@@ -61,12 +66,24 @@ def build(viewer: Viewer) -> None:
     def hide() -> None:
         viewer.set_look(dataclasses.replace(viewer.look, depth=hides.value))
 
+    def let_browsers_draw(client: int) -> str | None:
+        viewer.set_look(dataclasses.replace(viewer.look, in_browser=in_browser.value))
+        if in_browser.value and not viewer.serving.overlay.has_gpu(client):
+            return "This browser has no graphics processor and keeps the program's pictures; others draw"
+        return None
+
+    def let_browsers_draw_by_key(client: int) -> str | None:
+        put(in_browser, value=not in_browser.value)
+        return let_browsers_draw(client)
+
     def allow() -> None:
         viewer.broker.share = Share(still=SHARES[share.value], moving=max(0.5, SHARES[share.value]))
 
     on_hand(viewer, "Show", mode, lambda _: pick(mode.value))
     on_hand(viewer, "Show", hides, lambda _: hide())
+    on_hand(viewer, "Show", in_browser, let_browsers_draw)
     on_hand(viewer, "Show", share, lambda _: allow())
     viewer.command("Look at the whole scene", "0", viewer.home, icon="home")
+    viewer.command("Let browsers draw", "8", let_browsers_draw_by_key, icon="device-desktop")
     for key, name in zip(KEYS, MODES, strict=True):
         viewer.command(f"Show: {name}", key, lambda client, name=name: pick_by_key(name), icon="eye")  # type: ignore[misc]
