@@ -109,7 +109,7 @@ class Service:
         client.camera.on_update(lambda _: self.moved(client))
 
     def moved(self, client: Any) -> None:
-        """Camera messages are counted: the page counts the same ones."""
+        """Camera messages are counted; the page counts the same ones, and those before this began to listen."""
         self.numbers[client.client_id] = number = self.numbers.get(client.client_id, 0) + 1
         camera = viser_camera(client.camera)
         self.broker.camera(client.client_id, _numbered(camera, number), Look(depth=False))
@@ -191,6 +191,9 @@ def serve(name: str, gaussians: int, trained: int) -> None:
         command, _, value = line.strip().partition(" ")
         if command == "train":
             (service.training.set if value == "on" else service.training.clear)()
+        elif command == "heard":
+            _say({"heard": service.numbers[max(service.numbers)]})
+            continue
         elif command == "served":
             service.served, taken = [], service.served
             _say({"served": taken})
@@ -243,8 +246,8 @@ class Result:
     method: str
     gaussians: int | None
     canvas: list[int]
-    step_ms: list[float] = field(default_factory=list)  # a single move of a resting view
-    drag_ms: list[float] = field(default_factory=list)  # moves of a long drag
+    step_ms: list[list[float]] = field(default_factory=list)  # a single move of a resting view; see `latencies`
+    drag_ms: list[list[float]] = field(default_factory=list)  # moves of a long drag
     drag_rate: float = 0.0  # pictures per second of the drag
     moving_size: list[int] = field(default_factory=list)
     moving_draw_ms: float = 0.0
@@ -260,11 +263,14 @@ class Result:
         """Lines to read."""
         count = "" if self.gaussians is None else f", {self.gaussians:,} Gaussians"
         lines = [f"{self.method}{count}; viser draws its own things at {self.canvas[0]}x{self.canvas[1]}"]
-        for name, values in (("a move of a resting view", self.step_ms), ("during a drag", self.drag_ms)):
-            if values:
-                median, high = statistics.median(values), float(np.percentile(values, 95))
+        for name, parts in (("a move of a resting view", self.step_ms), ("during a drag", self.drag_ms)):
+            if parts:
+                whole = np.array(parts).sum(1)
+                median, high = np.percentile(whole, [50, 95])
+                sent, decoded, shown = np.median(parts, axis=0)
                 lines.append(
-                    f"  camera to new frame, {name}: median {median:.0f} ms, p95 {high:.0f} ms ({len(values)})"
+                    f"  camera to new frame, {name}: median {median:.0f} ms, p95 {high:.0f} ms ({len(parts)});"
+                    f" page {sent:.0f}, program {decoded:.0f}, page {shown:.0f}"
                 )
         if self.full_size:
             size, full = "x".join(map(str, self.moving_size)), "x".join(map(str, self.full_size))
@@ -318,17 +324,20 @@ def log(page: Any) -> dict[str, Any]:
     return dict(page.evaluate("window.anchorfieldLog"))
 
 
-def latencies(seen: dict[str, Any], first: int, reach: float = 60.0) -> list[float]:
-    """For each pointer event that a camera message followed within `reach` ms: until its camera's frame was drawn."""
+def latencies(seen: dict[str, Any], first: int, unheard: int, reach: float = 60.0) -> list[list[float]]:
+    """For each pointer event that a camera message followed within `reach` ms: until that was sent, then until its
+    camera's picture was decoded, then until the page had drawn it. The service has not heard the first `unheard`.
+    """
     found, previous = [], None
     for number, sent in enumerate(seen["sent"][first:], start=first + 1):
         before = [at for at in seen["moved"] if sent - reach < at <= sent]
         if not before or before[-1] == previous:
             continue
         previous = before[-1]
-        after = [drawn["at"] for drawn in seen["drawn"] if drawn["number"] >= number]
+        after = [(drawn["at"], drawn["decoded"]) for drawn in seen["drawn"] if drawn["number"] >= number - unheard]
         if after:
-            found.append(min(after) - previous)
+            at, decoded = min(after)
+            found.append([sent - previous, decoded - sent, at - decoded])
     return found
 
 
@@ -343,6 +352,7 @@ def looked(child: Child, page: Any, result: Result, moves: int, drag_seconds: fl
         page.mouse.move(x, y)
         rest(page, 0.5)
     child.ask("served")
+    unheard = len(log(page)["sent"]) - child.ask("heard")["heard"]
     full = []
     for move in range(moves):
         seen = log(page)
@@ -350,7 +360,9 @@ def looked(child: Child, page: Any, result: Result, moves: int, drag_seconds: fl
         page.mouse.move(x, y)
         rest(page, 0.5)
         after = log(page)
-        result.step_ms += latencies({**after, "moved": after["moved"][len(seen["moved"]) :]}, len(seen["sent"]))[:1]
+        result.step_ms += latencies(
+            {**after, "moved": after["moved"][len(seen["moved"]) :]}, len(seen["sent"]), unheard
+        )[:1]
         full.append(after["drawn"][-1]["at"] - after["sent"][-1])
     result.full_shown_ms = statistics.median(full)
     served = [s for s in child.ask("served")["served"] if s["stage"] == "full"]
@@ -364,7 +376,9 @@ def looked(child: Child, page: Any, result: Result, moves: int, drag_seconds: fl
     after = log(page)
     page.mouse.up()
     rest(page)
-    result.drag_ms = latencies({**log(page), "moved": after["moved"][len(before["moved"]) :]}, len(before["sent"]))
+    result.drag_ms = latencies(
+        {**log(page), "moved": after["moved"][len(before["moved"]) :]}, len(before["sent"]), unheard
+    )
     result.drag_rate = (len(after["drawn"]) - len(before["drawn"])) / drag_seconds
     served = [s for s in child.ask("served")["served"] if s["stage"] == "moving"]
     result.moving_size = served[-1]["size"]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Stage = Literal["moving", "still", "full"]
 
-MOVING = 0.035  # seconds that a picture of a moving view may take
+MOVING = 0.02  # seconds that a picture of a moving view may take
 STILL = 0.2  # seconds of the first picture of a resting view; none is drawn where the full one comes as soon
 PROMPT = 0.1  # seconds of a full picture that is drawn at once where only what is shown has changed
 SAME = 1e-6  # by how much a pose's numbers may change where nobody moved: controls say so when a page is resized
