@@ -42,10 +42,11 @@ def fox() -> Statistics:
     return load(FOX)
 
 
-def made(count: int, width: int, height: int, seed: int = 0) -> Made:
+def made(count: int, width: int, height: int, seed: int = 0, sized_for: int | None = None) -> Made:
     """`count` Gaussians in view; areas shrink with the count, so that the overdraw stays that of a trained scene.
 
-    An ellipse gets its axes from a Gaussian that lies across the view, as thick as it is narrow.
+    With `sized_for` they are as large as those of a scene of so many: the overdraw grows with the count. An ellipse
+    gets its axes from a Gaussian that lies across the view, as thick as it is narrow.
     """
     random = np.random.default_rng(seed)
     aside, above, log_depth, log_major, log_ratio, logit = drawn(fox(), count, random)
@@ -54,7 +55,7 @@ def made(count: int, width: int, height: int, seed: int = 0) -> Made:
     depth = DEPTH * np.exp(log_depth)
     side = random.choice([-1.0, 1.0], (2, count))
     x, y = side[0] * aside * width * depth / camera.fx, side[1] * above * height * depth / camera.fy
-    log_long = log_major + np.log(depth / FIELD) + 0.5 * math.log(AREA * fox().seen / count)
+    log_long = log_major + np.log(depth / FIELD) + 0.5 * math.log(AREA * fox().seen / (sized_for or count))
     log_short = log_long + log_ratio
     half_turn, none = random.uniform(0, math.pi / 2, count), np.zeros(count)
     gaussians = Gaussians(

@@ -17,6 +17,7 @@ from bench._operations import Stages
 from bench._scenes import made
 
 COUNTS = [10_000, 30_000, 100_000, 300_000, 1_000_000, 2_000_000, 5_000_000]
+SIZED_FOR, MOST_SIZED = 100_000, 1_000_000  # Gaussians as large as in a scene of the first, up to the second
 
 
 def by_threads(count: int, size: tuple[int, int], threads: list[int]) -> list[str]:
@@ -45,6 +46,15 @@ def by_count(count: int, size: tuple[int, int]) -> str:
     )
 
 
+def by_evaluations(count: int, size: tuple[int, int]) -> str:
+    """A line for one number of Gaussians that do not shrink: evaluations grow with them."""
+    scene = made(count, *size, sized_for=SIZED_FOR)
+    evaluations = Stages(scene).evaluations
+    row = _table.measured([training_step.alone], scene, 3, 0.3)[0]
+    each = 1e9 * row.ms / evaluations
+    return f"{count:>10,} {row.ms:9.1f} ms, {evaluations / 1e6:8,.0f} million evaluations, {each:5.0f} ps each"
+
+
 def block_evaluations(count: int, size: tuple[int, int]) -> int:
     """4x4 blocks that Gaussians reach: what compositing evaluates, where no pixel is opaque."""
     return int(np.bitwise_count(Stages(made(count, *size)).bins.blocks.numpy()).sum())
@@ -64,6 +74,10 @@ def main() -> None:
     print(f"training step, {native.threads()} threads, {arguments.size[0]}x{arguments.size[1]}")
     for count in arguments.gaussians:
         print(by_count(count, arguments.size), flush=True)
+    print(f"the same, Gaussians as large as in a scene of {SIZED_FOR:,}: evaluations grow with the count")
+    for count in arguments.gaussians:
+        if SIZED_FOR <= count <= MOST_SIZED:
+            print(by_evaluations(count, arguments.size), flush=True)
 
 
 if __name__ == "__main__":
