@@ -54,4 +54,5 @@ def read_back(totals: Tensor) -> Callable[[], list[int]]:
 
 
 def dense(*tensors: Tensor) -> list[Tensor]:
+    """The tensors without their graph, each in one piece of memory."""
     return [t.detach().contiguous() for t in tensors]
