@@ -6,11 +6,12 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from anchorfield.renderer.errors import UsageError
 
@@ -32,28 +33,29 @@ def stop_requests() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.asked = True
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+    with _handled(ask, signal.SIGINT, signal.SIGTERM):
         yield stop
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
     """SIGTERM raises KeyboardInterrupt, as Ctrl-C does: what a system ends in order saves first."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+    with _handled(signal.default_int_handler, signal.SIGTERM):
+        yield
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], Any], *numbers: int) -> Iterator[None]:
+    """These signals go to `handler`; only the main thread may say so, elsewhere nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import imageio.v3 as iio
+import numpy as np
 import pytest
 
 from anchorfield.app.training import train
@@ -42,6 +44,12 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIEN
     while not condition():
         assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
         time.sleep(0.05)
+
+
+def difference(first: bytes, second: bytes) -> float:
+    """Mean absolute difference of two screenshots' colours in [0, 1]."""
+    pictures = [iio.imread(data)[..., :3].astype(float) / 255 for data in (first, second)]
+    return float(np.abs(pictures[0] - pictures[1]).mean())
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -11,10 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import SAMPLE, Page, Program, wait_for
-from PIL import Image
+from conftest import SAMPLE, Page, Program, difference, wait_for
 
 FAULTY = """
 import sys
@@ -28,12 +25,6 @@ def faulty(self, camera):
 document.Document.draw = faulty
 sys.exit(app.serve([Path(sys.argv[1])], port=0))
 """
-
-
-def distance(one: bytes, other: bytes) -> float:
-    """Mean difference of two screenshots' pixels."""
-    first, second = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float) for data in (one, other))
-    return float(np.abs(first - second).mean())
 
 
 @pytest.fixture
@@ -76,7 +67,7 @@ def test_a_reload_brings_the_camera_back(viewer: Program, page: Page) -> None:
     page.tab.reload()
     page.tab.get_by_role("tab").first.wait_for()
     page.tab.wait_for_timeout(2000)
-    assert distance(turned, page.settled()) < 0.3 * distance(turned, first)
+    assert difference(turned, page.settled()) < 0.3 * difference(turned, first)
     page.shot("reload-same-camera")
 
 

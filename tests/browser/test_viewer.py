@@ -10,10 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.request import urlopen
 
-import imageio.v3 as iio
-import numpy as np
 import pytest
-from conftest import SAMPLE, Page, Program, wait_for
+from conftest import SAMPLE, Page, Program, difference, wait_for
 
 from bench._chromium import CHROMIUM, FLAGS
 
@@ -23,12 +21,6 @@ NewPage = Callable[[], Page]
 def status(run: Path) -> str:
     """What a run says of itself."""
     return str(json.loads((run / "state.json").read_text())["status"])
-
-
-def difference(first: bytes, second: bytes) -> float:
-    """Mean absolute difference of two screenshots' colours in [0, 1]."""
-    pictures = [iio.imread(data)[..., :3].astype(float) / 255 for data in (first, second)]
-    return float(np.abs(pictures[0] - pictures[1]).mean())
 
 
 def test_a_run_opens_and_turns(shared: Program, page: Page) -> None:

@@ -21,6 +21,9 @@ using Release = nb::call_guard<nb::gil_scoped_release>;
 using Numbers = std::vector<double>;
 using Counts = std::vector<int64_t>;
 
+// An array's numbers, where there is one.
+template <class Array> auto or_null(const std::optional<Array>& array) { return array ? array->data() : nullptr; }
+
 // The weights of three heads, in the order of cuda_ext/anchors.py; what is empty is not there.
 template <class S, class Arrays> HeadArrays<S> heads_of(Arrays& arrays, size_t first = 0) {
     auto data = [&](size_t i) { return arrays.at(first + i).size() ? arrays[first + i].data() : nullptr; };

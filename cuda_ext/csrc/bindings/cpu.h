@@ -13,8 +13,6 @@ template <class S> using Out = nb::ndarray<S, nb::c_contig, nb::device::cpu>;
 template <class S> using MaybeOut = std::optional<Out<S>>;
 using Rows = nb::ndarray<const bool, nb::c_contig, nb::device::cpu>;
 
-template <class S> S* or_null(MaybeOut<S>& array) { return array ? array->data() : nullptr; }
-
 void bind_splats(nb::module_& m);
 void bind_training(nb::module_& m);
 void bind_fields(nb::module_& m);

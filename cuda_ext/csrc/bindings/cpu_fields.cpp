@@ -9,8 +9,6 @@ namespace {
 
 using MaybeChoice = std::optional<nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>>;
 
-const uint8_t* choices_of(const MaybeChoice& choice) { return choice ? choice->data() : nullptr; }
-
 template <class S>
 GraphArrays<S> graph_of(const In<int32_t>& neighbours, const In<S>& weights, const In<int32_t>& starts,
                         const In<int32_t>& arrivals, int channels) {
@@ -52,20 +50,19 @@ template <class S> void bind(nb::module_& m) {
         [](In<S> positions, std::optional<In<S>> along, In<S> table, MaybeChoice choice, Numbers scales, Counts sides,
            Counts offsets, int interpolation, int probes, int log2_entries, Out<S> out) {
             kernels<S>().hash_grid(hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets,
-                                                   interpolation, probes, log2_entries, choices_of(choice)),
-                                   positions.data(), along ? along->data() : nullptr, table.data(),
-                                   int64_t(positions.shape(0)), out.data());
+                                                   interpolation, probes, log2_entries, or_null(choice)),
+                                   positions.data(), or_null(along), table.data(), int64_t(positions.shape(0)),
+                                   out.data());
         },
         Release());
     m.def(
         "hash_grid_table_backward",
         [](In<S> positions, std::optional<In<S>> along, MaybeChoice choice, In<S> v_out, Numbers scales, Counts sides,
            Counts offsets, int interpolation, int probes, int log2_entries, Out<S> v_table) {
-            kernels<S>().hash_grid_table_backward(hash_grid_of<S>(int(positions.shape(1)), int(v_table.shape(1)),
-                                                                  scales, sides, offsets, interpolation, probes,
-                                                                  log2_entries, choices_of(choice)),
-                                                  positions.data(), along ? along->data() : nullptr, v_out.data(),
-                                                  int64_t(positions.shape(0)), v_table.data());
+            kernels<S>().hash_grid_table_backward(
+                hash_grid_of<S>(int(positions.shape(1)), int(v_table.shape(1)), scales, sides, offsets, interpolation,
+                                probes, log2_entries, or_null(choice)),
+                positions.data(), or_null(along), v_out.data(), int64_t(positions.shape(0)), v_table.data());
         },
         Release());
     m.def(
@@ -74,9 +71,9 @@ template <class S> void bind(nb::module_& m) {
            Counts sides, Counts offsets, int interpolation, int probes, int log2_entries, Out<S> v_positions) {
             kernels<S>().hash_grid_positions_backward(hash_grid_of<S>(int(positions.shape(1)), int(table.shape(1)),
                                                                       scales, sides, offsets, interpolation, probes,
-                                                                      log2_entries, choices_of(choice)),
-                                                      positions.data(), along ? along->data() : nullptr, table.data(),
-                                                      v_out.data(), int64_t(positions.shape(0)), v_positions.data());
+                                                                      log2_entries, or_null(choice)),
+                                                      positions.data(), or_null(along), table.data(), v_out.data(),
+                                                      int64_t(positions.shape(0)), v_positions.data());
         },
         Release());
     m.def(

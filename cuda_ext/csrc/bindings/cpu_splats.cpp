@@ -63,7 +63,7 @@ template <class S> struct AnchorInputs {
                 heads_of<const S>(heads),
                 centre.data(),
                 rows.data(),
-                fade ? fade->data() : nullptr};
+                or_null(fade)};
     }
 };
 

@@ -7,8 +7,7 @@ namespace anchorfield {
 namespace {
 
 template <class S> ImagePair<S> images_of(const In<S>& image, const In<S>& target, const std::optional<Rows>& mask) {
-    return {int(image.shape(1)), int(image.shape(0)), int(image.shape(2)),
-            image.data(),        target.data(),       mask ? mask->data() : nullptr};
+    return {int(image.shape(1)), int(image.shape(0)), int(image.shape(2)), image.data(), target.data(), or_null(mask)};
 }
 
 template <class S> void bind(nb::module_& m) {
@@ -35,7 +34,7 @@ template <class S> void bind(nb::module_& m) {
                 arrays.push_back({int64_t(parameters[i].size() / rates.at(i).size()), int64_t(rates.at(i).size()),
                                   parameters[i].data(), gradients.at(i).data(), moments1.at(i).data(),
                                   moments2.at(i).data(), rates.at(i).data()});
-            kernels<S>().adam(arrays, rows ? rows->data() : nullptr, {step, beta1, beta2, epsilon});
+            kernels<S>().adam(arrays, or_null(rows), {step, beta1, beta2, epsilon});
         },
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
         nb::arg(), Release());

@@ -20,7 +20,6 @@ using Out = Write<float>;
 using MaybeOut = std::optional<Out>;
 
 inline cudaStream_t stream_of(uintptr_t handle) { return reinterpret_cast<cudaStream_t>(handle); }
-inline float* or_null(MaybeOut& array) { return array ? array->data() : nullptr; }
 
 void bind_splats(nb::module_& m);
 void bind_training(nb::module_& m);

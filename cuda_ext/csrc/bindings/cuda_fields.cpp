@@ -8,17 +8,15 @@ namespace {
 
 using MaybeChoice = std::optional<Read<uint8_t>>;
 
-const uint8_t* choices_of(const MaybeChoice& choice) { return choice ? choice->data() : nullptr; }
-
 void bind_hash_grid(nb::module_& m) {
     m.def(
         "hash_grid",
         [](In positions, std::optional<In> along, In table, MaybeChoice choice, Numbers scales, Counts sides,
            Counts offsets, int interpolation, int probes, int log2_entries, Out out, uintptr_t stream) {
             hash_grid(hash_grid_of<float>(int(positions.shape(1)), int(table.shape(1)), scales, sides, offsets,
-                                          interpolation, probes, log2_entries, choices_of(choice)),
-                      positions.data(), along ? along->data() : nullptr, table.data(), int64_t(positions.shape(0)),
-                      out.data(), stream_of(stream));
+                                          interpolation, probes, log2_entries, or_null(choice)),
+                      positions.data(), or_null(along), table.data(), int64_t(positions.shape(0)), out.data(),
+                      stream_of(stream));
         },
         Release());
     m.def(
@@ -26,11 +24,11 @@ void bind_hash_grid(nb::module_& m) {
         [](In positions, std::optional<In> along, MaybeChoice choice, In v_out, In largest, Numbers scales,
            Counts sides, Counts offsets, int interpolation, int probes, int log2_entries, Write<int64_t> sums,
            Out v_table, uintptr_t stream) {
-            hash_grid_table_backward(
-                hash_grid_of<float>(int(positions.shape(1)), int(v_table.shape(1)), scales, sides, offsets,
-                                    interpolation, probes, log2_entries, choices_of(choice)),
-                positions.data(), along ? along->data() : nullptr, v_out.data(), int64_t(positions.shape(0)),
-                largest.data(), int64_t(v_table.size()), sums.data(), v_table.data(), stream_of(stream));
+            hash_grid_table_backward(hash_grid_of<float>(int(positions.shape(1)), int(v_table.shape(1)), scales, sides,
+                                                         offsets, interpolation, probes, log2_entries, or_null(choice)),
+                                     positions.data(), or_null(along), v_out.data(), int64_t(positions.shape(0)),
+                                     largest.data(), int64_t(v_table.size()), sums.data(), v_table.data(),
+                                     stream_of(stream));
         },
         Release());
     m.def(
@@ -39,8 +37,8 @@ void bind_hash_grid(nb::module_& m) {
            Counts offsets, int interpolation, int probes, int log2_entries, Out v_positions, uintptr_t stream) {
             hash_grid_positions_backward(hash_grid_of<float>(int(positions.shape(1)), int(table.shape(1)), scales,
                                                              sides, offsets, interpolation, probes, log2_entries,
-                                                             choices_of(choice)),
-                                         positions.data(), along ? along->data() : nullptr, table.data(), v_out.data(),
+                                                             or_null(choice)),
+                                         positions.data(), or_null(along), table.data(), v_out.data(),
                                          int64_t(positions.shape(0)), v_positions.data(), stream_of(stream));
         },
         Release());

@@ -29,8 +29,8 @@ void bind_training(nb::module_& m) {
         "adam_step",
         [](Out parameter, In gradient, Out moment1, Out moment2, In rates, std::optional<Read<bool>> rows,
            int64_t count, int64_t step, double beta1, double beta2, double epsilon, uintptr_t stream) {
-            adam({parameter.data(), moment1.data(), moment2.data(), gradient.data(), rates.data(),
-                  rows ? rows->data() : nullptr, count, int64_t(rates.size())},
+            adam({parameter.data(), moment1.data(), moment2.data(), gradient.data(), rates.data(), or_null(rows), count,
+                  int64_t(rates.size())},
                  {step, beta1, beta2, epsilon}, stream_of(stream));
         },
         nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
